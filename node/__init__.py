@@ -1,0 +1,1 @@
+"""One peer: the trio drivers around the rules of wire, dht, swarm and storage."""

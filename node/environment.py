@@ -1,0 +1,180 @@
+"""What a simulation replaces: the five doors through which a node reaches the world.
+
+Nothing else in the project reads a clock, draws a random number, opens a socket or a file, or
+starts a thread. Waiting is trio's own (a simulation brings a virtual clock for it).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, TypeVarTuple, runtime_checkable
+
+import trio
+from multiaddr import Multiaddr
+
+from ..storage.disk import Disk, RealDisk
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+@runtime_checkable
+class RawStream(Protocol):
+    """One byte stream to one peer, as the transport gives it; a `trio.abc.HalfCloseableStream`."""
+
+    @property
+    def remote(self) -> Multiaddr:
+        """The other end's address, without a peer id."""
+        ...
+
+    @property
+    def local(self) -> Multiaddr:
+        """Our end's address, without a peer id."""
+        ...
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes and put them at the buffer's start; 0 = the peer sends no more."""
+        ...
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """As `trio.abc.ReceiveStream.receive_some`."""
+        ...
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """As `trio.abc.SendStream.send_all`."""
+        ...
+
+    async def send_eof(self) -> None:
+        """As `trio.abc.HalfCloseableStream.send_eof`."""
+        ...
+
+    async def aclose(self) -> None:
+        """As `trio.abc.AsyncResource.aclose`."""
+        ...
+
+
+class Listener(Protocol):
+    """An open listening address."""
+
+    @property
+    def addrs(self) -> Sequence[Multiaddr]:
+        """Concrete addresses: port 0 is replaced, a wildcard is expanded to the interfaces."""
+        ...
+
+    async def accept(self) -> RawStream:
+        """Wait for the next inbound stream; one caller at a time."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        ...
+
+
+class Transport(Protocol):
+    """The network: dial, listen, resolve names."""
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Return whether this kind of address can be dialled here (after names are resolved)."""
+        ...
+
+    async def dial(self, addr: Multiaddr) -> RawStream:
+        """Connect to the address (a `/p2p` part is ignored).
+
+        Raises:
+            OSError: Refused, unreachable; the caller brings the deadline.
+        """
+        ...
+
+    async def listen(self, addr: Multiaddr) -> Listener:
+        """Listen on the address.
+
+        Raises:
+            OSError: The address is in use or not ours.
+        """
+        ...
+
+    async def resolve(self, addr: Multiaddr) -> Sequence[Multiaddr]:
+        """Replace `dns`, `dns4`, `dns6` and `dnsaddr` parts by what they stand for (bounded)."""
+        ...
+
+
+class Clock(Protocol):
+    """Wall-clock time; waiting is trio's."""
+
+    def now(self) -> float:
+        """Return the Unix time in seconds."""
+        ...
+
+
+class RandomSource(Protocol):
+    """Randomness: one stream per peer, link or purpose, so that two tasks never share one."""
+
+    def stream(self, name: str) -> random.Random:
+        """Return a source for `name`; in a simulation the same seed and name give the same."""
+        ...
+
+    def secret(self, count: int) -> bytes:
+        """Return `count` bytes for a key or nonce."""
+        ...
+
+
+class RunBlocking(Protocol):
+    """How blocking work runs: in a worker thread, or inline in a simulation."""
+
+    async def __call__(
+        self,
+        function: Callable[[*Ts], T],
+        *args: *Ts,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> T:
+        """Call `function(*args)` and return its result; it is not abandoned when cancelled."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> float:
+        """Return the Unix time in seconds."""
+        return time.time()
+
+
+class SystemRandom:
+    """The randomness of the operating system."""
+
+    def stream(self, name: str) -> random.Random:
+        """Return a source seeded by the system; the name only matters in simulations."""
+        return random.Random(os.urandom(32))
+
+    def secret(self, count: int) -> bytes:
+        """Return `count` bytes fit for keys."""
+        return os.urandom(count)
+
+
+async def run_in_thread(
+    function: Callable[[*Ts], T], *args: *Ts, limiter: trio.CapacityLimiter | None = None
+) -> T:
+    """Run blocking work in a worker thread."""
+    return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The five doors of one node."""
+
+    transport: Transport
+    clock: Clock
+    random: RandomSource
+    run_blocking: RunBlocking
+    disk: Disk
+
+
+def real_environment() -> Environment:
+    """Return the environment of a real node: TCP, the system's clock and randomness, threads."""
+    from .net.tcp import TcpTransport
+
+    return Environment(TcpTransport(), SystemClock(), SystemRandom(), run_in_thread, RealDisk())

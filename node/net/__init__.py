@@ -1,0 +1,1 @@
+"""Connections: transports, the secured and multiplexed upgrade, dialling, identify, ping."""

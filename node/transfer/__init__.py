@@ -1,0 +1,1 @@
+"""Moving pieces: one swarm stream per peer and content, fetching and serving."""
