@@ -1,0 +1,126 @@
+"""What a node's owner can set, and where it comes from.
+
+Precedence: command-line flag, then `SHOAL_*` in the environment, then `config.toml` of the home,
+then the defaults below. A key that is not known is refused, with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..storage.config_file import read_config
+from ..wire.addresses import parse_multiaddr
+from ..wire.errors import InvalidText
+from .link import parse_peer
+
+DhtMode = Literal["auto", "server", "client"]
+
+DEFAULT_PORT = 4071
+DEFAULT_LISTEN = (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}", f"/ip6/::/tcp/{DEFAULT_PORT}")
+"""Where `up` listens; if the port is taken, any free one."""
+
+ANY_PORT_LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
+"""Where a `share` or `get` of its own listens."""
+
+
+class ConfigError(InvalidText):
+    """A setting is wrong; the text says which, where it stands and what it should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one node."""
+
+    listen: tuple[str, ...] | None = None
+    """Multiaddrs to listen on; None = the default of the command."""
+
+    announce: tuple[str, ...] = ()
+    """Further addresses to tell to others (a forwarded port, a public name's address)."""
+
+    bootstrap: tuple[str, ...] = ()
+    """Multiaddrs or peer ids through which to join the DHT; none is built in."""
+
+    dht: DhtMode = "auto"
+    """server answers others, client only asks, auto decides by what the node does."""
+
+    dht_protocol: str = "/shoal/kad/1.0.0"
+    """The DHT to take part in; on `/ipfs/kad/1.0.0` always as a client."""
+
+    def with_flags(self, **flags: Any) -> Config:
+        """Return a copy in which each flag that is not None or empty replaces the setting."""
+        given = {name: value for name, value in flags.items() if value not in (None, (), [])}
+        return _checked(replace(self, **given), "the command line")
+
+
+def load_config(home: Path, environ: Mapping[str, str]) -> Config:
+    """Read `config.toml` and the environment.
+
+    Raises:
+        ConfigError: A key is unknown or a value is wrong.
+    """
+    place = str(home / "config.toml")
+    try:
+        text = read_config(home)
+        table = tomllib.loads(text) if text is not None else {}
+    except (tomllib.TOMLDecodeError, ValueError) as error:
+        raise ConfigError(f"{place} cannot be read: {error}; mend or remove it") from error
+    except OSError as error:
+        raise ConfigError(f"{place} cannot be read: {error.strerror}") from error
+    config = _checked(replace(Config(), **_from_table(table, place)), place)
+    from_environment = {
+        field.name: _from_text(field.name, environ[f"SHOAL_{field.name.upper()}"])
+        for field in fields(Config)
+        if environ.get(f"SHOAL_{field.name.upper()}")
+    }
+    return _checked(replace(config, **from_environment), "the environment (SHOAL_…)")
+
+
+def _from_table(table: Mapping[str, Any], place: str) -> dict[str, Any]:
+    known = {field.name for field in fields(Config)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1, 0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            raise ConfigError(f"{place} has an unknown key {key!r}; {hint}")
+        if isinstance(value, list):
+            if not all(isinstance(item, str) for item in value):
+                raise ConfigError(f"{place}: {key} is a list of texts")
+            values[key] = tuple(value)
+        elif isinstance(value, str):
+            values[key] = _from_text(key, value)
+        else:
+            raise ConfigError(f"{place}: {key} cannot be {value!r}")
+    return values
+
+
+def _from_text(key: str, text: str) -> Any:
+    """Read a value given as one text; lists are separated by commas or spaces."""
+    if key in ("dht", "dht_protocol"):
+        return text
+    return tuple(text.replace(",", " ").split())
+
+
+def _checked(config: Config, place: str) -> Config:
+    """Refuse values that cannot work, before anything is started with them."""
+    if config.dht not in get_args(DhtMode):
+        raise ConfigError(f"{place}: dht is auto, server or client, not {config.dht!r}")
+    if not (isinstance(config.dht_protocol, str) and config.dht_protocol.startswith("/")):
+        raise ConfigError(f"{place}: dht_protocol looks like /shoal/kad/1.0.0")
+    for name in ("listen", "announce", "bootstrap"):
+        value = getattr(config, name)
+        if value is not None and not isinstance(value, tuple):
+            raise ConfigError(f"{place}: {name} is a list of texts")
+    try:
+        for text in (*(config.listen or ()), *config.announce):
+            parse_multiaddr(text)
+        for text in config.bootstrap:
+            parse_peer(text)
+    except InvalidText as error:
+        raise ConfigError(f"{place}: {error}") from error
+    return config
