@@ -234,9 +234,7 @@ class Table:
     def silent(self, now: float) -> list[Contact]:
         """Return the contacts not heard from for `silent_after`, the longest silent first."""
         limit = now - self.config.silent_after
-        return sorted(
-            (c for c in self._contacts.values() if c.seen <= limit), key=lambda c: c.seen
-        )
+        return sorted((c for c in self._contacts.values() if c.seen <= limit), key=lambda c: c.seen)
 
     def refreshed(self, key: bytes, now: float) -> None:
         """Take note that the key's bucket was looked up."""
