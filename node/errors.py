@@ -1,0 +1,90 @@
+"""What a user of a node can be told: one sentence and an exit code.
+
+Each class stands for one exit code; the texts are written for the reader of a terminal: what
+happened, and what to do. The errors of the folders below are turned into these in one place,
+`translate`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ..wire.errors import ContentRefused, InvalidText
+
+
+class ShoalError(Exception):
+    """Something failed as things do in the world; no bug. `code` is the exit code."""
+
+    code: ClassVar[int] = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class UsageError(ShoalError):
+    """A link, content id, address, option or setting is wrong."""
+
+    code = 2
+
+
+class NotFound(ShoalError):
+    """A content or peer was not found, or cannot be reached."""
+
+    code = 3
+
+
+class IntegrityError(ShoalError):
+    """A hash does not match, or a content is refused."""
+
+    code = 4
+
+
+class DiskError(ShoalError):
+    """A file is missing or unreadable, or there is no room."""
+
+    code = 5
+
+
+class Refused(ShoalError):
+    """Something is busy or stands in the way: home, port, destination."""
+
+    code = 6
+
+
+class HomeInUse(Refused):
+    """Another process holds the home folder."""
+
+
+class NoNode(Refused):
+    """No node of this home runs."""
+
+
+class Interrupted(ShoalError):
+    """The user stopped it."""
+
+    code = 130
+
+
+_BY_CODE: dict[int, type[ShoalError]] = {
+    kind.code: kind
+    for kind in (ShoalError, UsageError, NotFound, IntegrityError, DiskError, Refused, Interrupted)
+}
+
+
+def error_of(code: int, message: str) -> ShoalError:
+    """Build the error that an `error` event stands for; an unknown code becomes 1."""
+    return _BY_CODE.get(code, ShoalError)(message)
+
+
+def translate(error: Exception) -> ShoalError | None:
+    """Turn an error of the folders below into what the user is told; None if it is a bug."""
+    match error:
+        case ShoalError():
+            return error
+        case InvalidText():
+            return UsageError(str(error))
+        case ContentRefused():
+            return IntegrityError(str(error))
+        case _:
+            return None

@@ -1,0 +1,398 @@
+"""What a node tells while it works: one frozen dataclass for each event of `--json`.
+
+The same objects come out of `shoal.Node`, travel over the control socket as JSON lines, and are
+printed by the command line. Bytes are integers, durations seconds as floats, unknown is None,
+times are Unix seconds in Python and RFC 3339 UTC in JSON. Fields are only ever added, so reading
+skips events and fields that it does not know. `docs/events.md` lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, ClassVar, NewType, Self, get_args, get_type_hints
+
+Time = NewType("Time", float)
+"""A point in time: Unix seconds; in JSON `2026-01-31T12:00:00.000Z`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one peer gave to a fetch: verified bytes and pieces."""
+
+    peer_id: str
+    bytes: int
+    pieces: int
+
+
+class Event:
+    """Base of all events: `event` is the name in JSON."""
+
+    __slots__ = ()
+    event: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as it stands in a line of `--json`, `event` first."""
+        values = {name: _plain(getattr(self, name), hint) for name, hint in _hints(type(self))}
+        return {"event": self.event, **values}
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Self:
+        """Build the event from JSON; missing fields get their default.
+
+        Raises:
+            ValueError: A field without default is missing, or a value is of the wrong form.
+        """
+        try:
+            return cls(
+                **{name: _typed(data[name], hint) for name, hint in _hints(cls) if name in data}
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not an event {cls.event!r}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Listening(Event):
+    """This process runs a node, and it can be reached now."""
+
+    event: ClassVar[str] = "listening"
+    peer_id: str
+    addrs: tuple[str, ...]
+    """Concrete multiaddrs, each ending in `/p2p/<peer_id>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handed(Event):
+    """A node of this home runs already; the work was handed over to it."""
+
+    event: ClassVar[str] = "node"
+    peer_id: str
+    addrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hashing(Event):
+    """How far hashing in place has come; sent a few times a second."""
+
+    event: ClassVar[str] = "hashing"
+    path: str
+    done_bytes: int
+    total_bytes: int | None = None
+    """None until the tree has been walked."""
+    files: int = 0
+    """Files hashed so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared(Event):
+    """The content is hashed; from now on it is served, unless only its hash was asked for."""
+
+    event: ClassVar[str] = "shared"
+    cid: str
+    link: str
+    name: str
+    size: int
+    pieces: int
+    seconds: float
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announced(Event):
+    """The DHT was told that we have the content; also sent when no peer took it."""
+
+    event: ClassVar[str] = "announced"
+    cid: str
+    peers: int
+    """How many peers took the announcement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """How far a fetch has come; only verified bytes count."""
+
+    event: ClassVar[str] = "progress"
+    cid: str
+    done_bytes: int
+    total_bytes: int | None
+    pieces_done: int
+    pieces: int | None
+    rate: float | None
+    """Verified bytes a second, smoothed."""
+    peers: int
+    """Peers connected for this content."""
+    eta: float | None
+    """Seconds until the end at this rate."""
+    waiting: str | None
+    """Why nothing flows, in words; None while it flows."""
+    path: str | None = None
+    """Where the content will stand when it is complete."""
+    sources: tuple[Source, ...] = ()
+    """Who gave what so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete(Event):
+    """The content is complete, verified and safe on disk."""
+
+    event: ClassVar[str] = "complete"
+    cid: str
+    path: str
+    bytes: int
+    seconds: float
+    """From the start of the command."""
+    sources: tuple[Source, ...] = ()
+    wasted_bytes: int = 0
+    """Bytes received that were already there, or were wrong."""
+    banned: tuple[str, ...] = ()
+    """Peer ids that sent wrong bytes."""
+    skipped_links: tuple[str, ...] = ()
+    """Paths of symbolic links that were not created, as they lead out of the content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy(Event):
+    """One copy of a content in this home (a row of `ls`)."""
+
+    event: ClassVar[str] = "copy"
+    cid: str
+    path: str
+    state: str
+    """shared, fetching, paused, complete or degraded."""
+    name: str | None = None
+    size: int | None = None
+    pieces: int | None = None
+    pieces_done: int | None = None
+    done_bytes: int | None = None
+    link: str | None = None
+    problem: str | None = None
+    """What is wrong with a degraded or stopped copy, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status(Event):
+    """The node as a whole; the fetches under way follow as `progress`."""
+
+    event: ClassVar[str] = "status"
+    peer_id: str
+    running: bool
+    """False: the home was read without a node."""
+    home: str
+    addrs: tuple[str, ...] = ()
+    started: Time | None = None
+    contents: int = 0
+    copies: int = 0
+    fetching: int = 0
+    size: int = 0
+    """Bytes of all complete and shared copies."""
+    connections: int = 0
+    dht_mode: str | None = None
+    """server or client."""
+    dht_peers: int | None = None
+    """Peers in the routing table."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    rate_in: float | None = None
+    rate_out: float | None = None
+    announced_until: Time | None = None
+    """Until when every announcement is valid."""
+    problems: tuple[str, ...] = ()
+    """Sentences: what was found wrong, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer(Event):
+    """One connection (a row of `peers`)."""
+
+    event: ClassVar[str] = "peer"
+    peer_id: str
+    addr: str
+    direction: str
+    """in or out."""
+    agent: str | None = None
+    rtt: float | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    opened: Time | None = None
+    protocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity(Event):
+    """Who this home is."""
+
+    event: ClassVar[str] = "id"
+    peer_id: str
+    home: str
+    running: bool
+    addrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Removed(Event):
+    """A copy was forgotten."""
+
+    event: ClassVar[str] = "removed"
+    cid: str
+    path: str
+    deleted: bool
+    """Whether files were deleted: our working files, or the data with --delete-data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying(Event):
+    """How far re-hashing a copy has come."""
+
+    event: ClassVar[str] = "verifying"
+    cid: str
+    path: str
+    done_bytes: int
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Event):
+    """A copy was re-hashed."""
+
+    event: ClassVar[str] = "verified"
+    cid: str
+    path: str
+    pieces: int
+    """Pieces whose bytes are right."""
+    bad: int
+    """Pieces that were thought to be there and are missing or wrong."""
+    state: str
+    """The copy's state afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused(Event):
+    """A fetch stands still until it is resumed; its pieces are kept."""
+
+    event: ClassVar[str] = "paused"
+    cid: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Event):
+    """A paused fetch goes on."""
+
+    event: ClassVar[str] = "resumed"
+    cid: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPeer(Event):
+    """The addresses of a peer, as the DHT knows them."""
+
+    event: ClassVar[str] = "found_peer"
+    peer_id: str
+    addrs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider(Event):
+    """A peer that announced a content."""
+
+    event: ClassVar[str] = "provider"
+    cid: str
+    peer_id: str
+    addrs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup(Event):
+    """A DHT lookup is over."""
+
+    event: ClassVar[str] = "lookup"
+    target: str
+    asked: int
+    """Peers asked."""
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contact(Event):
+    """One entry of the routing table."""
+
+    event: ClassVar[str] = "contact"
+    peer_id: str
+    addrs: tuple[str, ...] = ()
+    bucket: int | None = None
+    """Length of the prefix that it shares with our own key, in bits."""
+    last_seen: Time | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice(Event):
+    """Something that the node's owner should know and that stops nothing."""
+
+    event: ClassVar[str] = "notice"
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Event):
+    """The command failed; always the last line."""
+
+    event: ClassVar[str] = "error"
+    code: int
+    """The exit code."""
+    message: str
+    """One sentence: what happened and what to do."""
+
+
+EVENTS: dict[str, type[Event]] = {
+    kind.event: kind
+    for kind in (
+        Listening, Handed, Hashing, Shared, Announced, Progress, Complete, Copy, Status, Peer,
+        Identity, Removed, Verifying, Verified, Paused, Resumed, FoundPeer, Provider, Lookup,
+        Contact, Notice, Failure,
+    )
+}  # fmt: skip
+"""All events by their name in JSON."""
+
+
+def from_json(data: Mapping[str, Any]) -> Event | None:
+    """Read an event; None for one that this version does not know.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    kind = EVENTS.get(str(data.get("event")))
+    return None if kind is None else kind.read(data)
+
+
+@cache
+def _hints(kind: type[Event]) -> tuple[tuple[str, Any], ...]:
+    hints = get_type_hints(kind)
+    return tuple((field.name, hints[field.name]) for field in fields(kind))  # type: ignore[arg-type]
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """Return a value as JSON has it."""
+    match value:
+        case Source():
+            return {"peer_id": value.peer_id, "bytes": value.bytes, "pieces": value.pieces}
+        case tuple():
+            return [_plain(item, None) for item in value]
+        case float() | int() if Time in (hint, *get_args(hint)):
+            moment = datetime.fromtimestamp(value, UTC)
+            return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        case _:
+            return value
+
+
+def _typed(value: Any, hint: Any) -> Any:
+    """Return a JSON value as the field has it."""
+    if isinstance(value, list):
+        if get_args(hint)[:1] == (Source,):
+            return tuple(Source(item["peer_id"], item["bytes"], item["pieces"]) for item in value)
+        return tuple(value)
+    if isinstance(value, str) and Time in (hint, *get_args(hint)):
+        return Time(datetime.fromisoformat(value).timestamp())
+    return value
