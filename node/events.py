@@ -27,10 +27,10 @@ class Source:
     pieces: int
 
 
+@dataclass(frozen=True, slots=True)
 class Event:
     """Base of all events: `event` is the name in JSON."""
 
-    __slots__ = ()
     event: ClassVar[str]
 
     def to_json(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Listening(Event):
-    """This process runs a node, and it can be reached now."""
+    """A node runs in this process and can be reached now."""
 
     event: ClassVar[str] = "listening"
     peer_id: str
@@ -370,7 +370,7 @@ def from_json(data: Mapping[str, Any]) -> Event | None:
 @cache
 def _hints(kind: type[Event]) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(kind)
-    return tuple((field.name, hints[field.name]) for field in fields(kind))  # type: ignore[arg-type]
+    return tuple((field.name, hints[field.name]) for field in fields(kind))
 
 
 def _plain(value: Any, hint: Any) -> Any:
