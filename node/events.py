@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, ClassVar, NewType, Self, get_args, get_type_hints
 
 Time = NewType("Time", float)
@@ -367,10 +366,15 @@ def from_json(data: Mapping[str, Any]) -> Event | None:
     return None if kind is None else kind.read(data)
 
 
-@cache
-def _hints(kind: type[Event]) -> tuple[tuple[str, Any], ...]:
-    hints = get_type_hints(kind)
-    return tuple((field.name, hints[field.name]) for field in fields(kind))
+_known_hints: dict[str, list[tuple[str, Any]]] = {}
+"""The fields of each event with their types, resolved when first needed (it is slow)."""
+
+
+def _hints(kind: type[Event]) -> list[tuple[str, Any]]:
+    if kind.event not in _known_hints:
+        hints = get_type_hints(kind)
+        _known_hints[kind.event] = [(field.name, hints[field.name]) for field in fields(kind)]
+    return _known_hints[kind.event]
 
 
 def _plain(value: Any, hint: Any) -> Any:
