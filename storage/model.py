@@ -1,0 +1,231 @@
+"""What the store tells: contents, copies of them, tables of pieces, and what peers left behind."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from ..wire.ids import Cid
+
+PIECES_PER_BLOCK: Final = 1024
+"""Pieces of one `PieceTable`: those of one full inner node of a file."""
+
+BITS_PER_ROW: Final = 1 << 16
+"""Pieces whose bits share one row (8 KiB); also a chunk of the swarm protocol's bitfield."""
+
+PIECE_BYTES: Final = 1 << 20
+"""The longest piece: a leaf of the profile `unixfs-v1-2025`."""
+
+UNKNOWN_LENGTH: Final = 0xFFFFFFFF
+"""Length of the piece of a raw root that has not arrived yet; at most `PIECE_BYTES`."""
+
+
+def content_key(cid: Cid) -> bytes:
+    """Return the 32 bytes under which a content is asked for without naming it (design: Hello)."""
+    return hashlib.sha256(b"shoal-provide/1" + cid.multihash).digest()
+
+
+class Announce(StrEnum):
+    """Under which name the DHT is told that we have a content."""
+
+    NONE = "none"
+    BLINDED = "blinded"
+    """Its key: DHT nodes cannot learn the CID."""
+    PUBLIC = "public"
+    """Its plain multihash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A content that we know of."""
+
+    cid: Cid
+    key: bytes
+    """`content_key(cid)`."""
+    name: str | None
+    """What its copy or link called it; a hint."""
+    size: int | None
+    """Bytes of all files; None while the index is incomplete or a raw root's size is unknown."""
+    pieces: int | None
+    """Length of its bitfield; None while the index is incomplete."""
+    index_complete: bool
+    """All entries are stored (a file's inner nodes may still be missing)."""
+    announce: Announce
+
+
+class CopyState(StrEnum):
+    """What a copy is for us."""
+
+    SHARED = "shared"
+    """Hashed where it lay."""
+    FETCHING = "fetching"
+    """Being written; goes on whenever a node of this home runs."""
+    PAUSED = "paused"
+    """Being written, stopped by its user."""
+    COMPLETE = "complete"
+    """Fetched, in its final place."""
+    DEGRADED = "degraded"
+    """Was shared or complete; files are missing or changed. What is left is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One copy of a content on this machine's disks."""
+
+    id: int
+    """Never used twice within a home."""
+    cid: Cid
+    path: Path
+    """The final place: a file, or a folder with the content's entries inside."""
+    state: CopyState
+    reason: str | None
+    """Why it is degraded, for people."""
+    recheck: bool
+    """Its bits were lost with the database: the files are to be hashed again (`Store.verify`, or
+    importing the path again for a shared copy)."""
+    working_name: str
+    """Name of the unfinished file or folder in the folder of `path`."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether its bytes are at `path` rather than at the working path."""
+        return self.state not in (CopyState.FETCHING, CopyState.PAUSED)
+
+    @property
+    def place(self) -> Path:
+        """Where its bytes are now."""
+        return self.path if self.finished else self.path.with_name(self.working_name)
+
+
+@dataclass(frozen=True, slots=True)
+class PieceTable:
+    """The pieces [first, first + count) of a content: what they are and where they go."""
+
+    first: int
+    count: int
+    digests: bytes
+    """32 bytes for each piece."""
+    hash_codes: bytes
+    """One byte for each piece: its multihash function (`SHA2_256` or `BLAKE3`)."""
+    lengths: array[int]
+    """Bytes of each piece (typecode I); `UNKNOWN_LENGTH` for a raw root that never arrived."""
+    files: array[int]
+    """Ordinal of each piece's entry (typecode I)."""
+    offsets: array[int]
+    """Place of each piece in its file (typecode Q)."""
+
+    def digest(self, piece: int) -> bytes:
+        """Return the digest of a piece, by its index in the content."""
+        at = 32 * (piece - self.first)
+        return self.digests[at : at + 32]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingNodes:
+    """The answer needs inner nodes that are not stored yet."""
+
+    cids: tuple[Cid, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """Pieces of a wanted content that another copy of ours holds."""
+
+    first: int
+    """First piece, in the wanted content."""
+    count: int
+    copy: int
+    """The copy to read from."""
+    copy_first: int
+    """The first piece's index in that copy's content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A fetch is complete and durable in its place."""
+
+    path: Path
+    skipped_links: tuple[str, ...]
+    """Paths (within the content) of links that were not created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What `rm` did."""
+
+    deleted: tuple[Path, ...]
+    kept: tuple[Path, ...]
+    """Places that hold data which is not ours to delete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How far re-hashing a copy has come."""
+
+    done: int
+    """Pieces looked at."""
+    pieces: int
+    good: int
+    bad_files: tuple[str, ...]
+    """Paths within the content of files with missing or wrong pieces (at most 1000)."""
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedPeer:
+    """A peer of the DHT table, kept for rejoining after a restart."""
+
+    peer: bytes
+    """Raw bytes of its peer id."""
+    addrs: tuple[bytes, ...]
+    """Binary multiaddrs."""
+    seen: float
+    """Unix time at which it last answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderRow:
+    """A provider record that we keep for the DHT; times are Unix seconds."""
+
+    key: bytes
+    """The multihash that is provided."""
+    peer: bytes
+    addrs: tuple[bytes, ...]
+    group: bytes | None
+    """IP group that the announcement came from."""
+    first: float
+    renewed: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncementRow:
+    """When a multihash is to be announced next."""
+
+    multihash: bytes
+    due: float
+    taken: int | None
+    """Peers that took the last announcement; None: never announced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A peer that sent a wrong piece of a content."""
+
+    peer: bytes
+    cid: Cid
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTotals:
+    """Bytes of pieces exchanged with a peer, over all time."""
+
+    peer: bytes
+    sent: int
+    received: int
+    seen: float
