@@ -111,8 +111,10 @@ def covered_bits(target: bytes, found: Sequence[PeerId], wanted: int, k: int = K
     A region is the set of keys that share that many leading bits with the target. A lookup that
     found the `wanted` nearest peers has seen all peers up to the distance of its farthest, and so
     every peer of a region that lies within this distance; with at least k peers in it, the
-    k nearest of each of its keys are among them. The region is given by its bits: 256 stands for the target alone, 0 for all keys
-    (fewer peers than wanted: that is the whole network).
+    k nearest of each of its keys are among them.
+
+    The answer is how many bits a region's keys share: 256 stands for the target alone, 0 for all
+    keys (fewer peers than wanted were found: that is the whole network).
 
     Args:
         target: The key that was looked up.

@@ -113,7 +113,8 @@ class Lookup:
             return []
         room = min(self.config.alpha - self.in_flight, self.config.max_asked - self.asked)
         chosen: list[PeerId] = []
-        for candidate in self._top(self.config.k):
+        # A slow peer is probably dead: look already for who would take its place in the result.
+        for candidate in self._top(self.config.k, _State.FAILED, _State.SLOW):
             if len(chosen) >= room:
                 break
             if candidate.state is _State.HEARD:
@@ -146,7 +147,7 @@ class Lookup:
     @property
     def over(self) -> bool:
         """Whether nothing is left to ask or wait for."""
-        top = list(self._top(self.config.k))
+        top = list(self._top(self.config.k, _State.FAILED))
         if all(c.state is _State.ANSWERED for c in top[: self.config.enough]):
             return True
         if self._open:
@@ -175,9 +176,9 @@ class Lookup:
             elif now >= candidate.asked_at + self.config.slow_after:
                 candidate.state = _State.SLOW
 
-    def _top(self, count: int) -> Iterable[_Candidate]:
-        """Yield the nearest `count` that have not failed."""
-        return islice((c for c in self._sorted if c.state is not _State.FAILED), count)
+    def _top(self, count: int, *without: _State) -> Iterable[_Candidate]:
+        """Yield the nearest `count` that are in none of these states."""
+        return islice((c for c in self._sorted if c.state not in without), count)
 
     def _hear(self, peers: Iterable[PeerId]) -> None:
         for peer in peers:
