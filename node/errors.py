@@ -88,3 +88,11 @@ def translate(error: Exception) -> ShoalError | None:
             return IntegrityError(str(error))
         case _:
             return None
+
+
+def told(error: BaseException) -> ShoalError | None:
+    """Return what to tell the user of an error, also of a group in which nothing is a bug."""
+    if isinstance(error, BaseExceptionGroup):
+        parts = [told(part) for part in error.exceptions]
+        return None if None in parts else parts[0]
+    return translate(error) if isinstance(error, Exception) else None

@@ -8,6 +8,7 @@ skips events and fields that it does not know. `docs/events.md` lists them all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -364,6 +365,19 @@ def from_json(data: Mapping[str, Any]) -> Event | None:
     """
     kind = EVENTS.get(str(data.get("event")))
     return None if kind is None else kind.read(data)
+
+
+def to_line(event: Event) -> bytes:
+    """Return the event as one line of JSON, UTF-8, with its newline.
+
+    A path that is not UTF-8 (Python holds it with lone surrogates) comes out escaped, so that
+    reading the line gives the same path again.
+    """
+    data = event.to_json()
+    try:
+        return json.dumps(data, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(data).encode() + b"\n"
 
 
 _known_hints: dict[str, list[tuple[str, Any]]] = {}
