@@ -55,9 +55,17 @@ def converse_with(client: Client) -> Converse:
 
     async def converse(stream: trio.SocketStream) -> None:
         context = WorkerContext(None)
-        await TCPServer(application, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        await _Conversation(application, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
 
     return converse
+
+
+class _Conversation(TCPServer):
+    """Ends when the caller hangs up; Hypercorn's own would first wait for its idle timer."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
 
 
 def application_for(client: Client) -> Starlette:
