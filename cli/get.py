@@ -1,0 +1,89 @@
+"""`shoal get`: fetch a content, verified."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from ..node.client import Client, Links
+from ..node.errors import Interrupted, ShoalError
+from ..node.events import Complete, Progress
+from ..node.link import Link, parse_peers
+from .session import Session, run
+from .settings import Settings, node_options, output_options, peer_option
+
+PAUSE_SECONDS = 10.0
+"""How long pausing may take after Ctrl-C: the last batch is synced to disk."""
+
+
+@click.command("get")
+@click.argument("target", metavar="CID|LINK")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="PATH",
+    help="Where to; a folder that exists gets the content inside. [default: the current folder]",
+)  # fmt: skip
+@peer_option("Ask this peer, too. May be repeated.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S",
+    help="Longest time without a new byte. [default: 60 until somebody has it, then unlimited]",
+)  # fmt: skip
+@click.option(
+    "--links", type=click.Choice(["inside", "all", "none"]), default="inside", show_default=True,
+    help="Which symbolic links of the content to make: those that stay inside it, all or none.",
+)  # fmt: skip
+@node_options
+@output_options
+@click.pass_obj
+def get_command(
+    settings: Settings,
+    /,
+    target: str,
+    output: Path | None,
+    peers: tuple[str, ...],
+    timeout: float | None,
+    links: Links,
+    **flags: Any,
+) -> int:
+    """Fetch the content CID, or the one that LINK names, and verify it.
+
+    Run again after an interruption, it goes on where it was. A node that runs with the same home
+    does the work, and serves what it has fetched.
+    """
+
+    async def work(session: Session) -> None:
+        link = Link.parse(target)
+        parse_peers([*peers, *flags["bootstrap"]])
+        async with session.working_node("get", flags) as (client, handed):
+            asked = [*peers, *(flags["bootstrap"] if handed else ())]
+            last: Progress | Complete | None = None
+            with session.interruptible() as scope:
+                operation = client.get(
+                    target, output, peers=asked, timeout=timeout, links=links, leave="continue"
+                )
+                async with aclosing(aiter(operation)) as events:
+                    async for event in events:
+                        if isinstance(event, Complete):
+                            event = replace(event, seconds=session.settings.elapsed)
+                        if isinstance(event, Progress | Complete):
+                            last = event
+                        session.tell(event)
+            if scope.cancelled_caught and not isinstance(last, Complete):
+                await _pause(client, str(link.cid), last)
+
+    return run(settings, work)
+
+
+async def _pause(client: Client, cid: str, last: Progress | None) -> None:
+    """Pause the fetch that Ctrl-C interrupted, and say so."""
+    paused = False
+    # An error: it had not begun, or its node is gone.
+    with trio.move_on_after(PAUSE_SECONDS), suppress(ShoalError):
+        paused = bool(await client.pause(cid, last.path if last else None))
+    if paused:
+        raise Interrupted(f"paused; to go on, run it again, or: shoal resume {cid}")
+    raise Interrupted("interrupted; what was fetched is kept, run it again to go on")

@@ -1,0 +1,272 @@
+"""Events as text for people: results on standard output, all else on standard error.
+
+One live display shows what moves. Where standard error is no terminal, a calm line now and then.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..node.events import (
+    Announced,
+    Complete,
+    Contact,
+    Copy,
+    Event,
+    Failure,
+    FoundPeer,
+    Handed,
+    Hashing,
+    Identity,
+    Listening,
+    Lookup,
+    Notice,
+    Paused,
+    Peer,
+    Progress,
+    Provider,
+    Removed,
+    Resumed,
+    Shared,
+    Source,
+    Status,
+    Verified,
+    Verifying,
+)
+from .output import printable, write_out
+from .words import count, duration, moment, percent, rate, size
+
+CALM_SECONDS = 10.0
+"""Between lines of progress where no terminal shows them live."""
+
+MAX_SOURCES = 8
+"""Peers shown live; the rest is counted."""
+
+BAR_WIDTH = 40
+
+
+class People:
+    """Renders events; use it as a context so that the live display ends cleanly."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._live: Live | None = None
+        self._said_at = 0.0
+        self._said_waiting: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._settle()
+
+    def say(self, text: str) -> None:
+        """Say a sentence, above the live display."""
+        for line in text.split("\n"):
+            self._console.print(Text(printable(line)), soft_wrap=True)
+
+    def event(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Progress() | Hashing() | Verifying():
+                self._moving(event)
+            case Shared():
+                self._settle()
+                took = f"{size(event.size)}, {count(event.pieces, 'piece')}"
+                self.say(f"{event.name}: {took}, hashed in {duration(event.seconds)}")
+                self._result(event.link)
+            case Complete():
+                self._settle()
+                self._complete(event)
+            case Failure():
+                self._settle()
+                self._console.print(Text(f"shoal: {printable(event.message)}", "bold red"))
+            case Verified():
+                self._settle()
+                self._result(_row(event))
+            case Status():
+                self._status(event)
+            case Copy() | Peer() | Identity() | FoundPeer() | Provider() | Contact():
+                self._result(_row(event))
+            case _:
+                self.say(_sentence(event))
+
+    def _result(self, text: str) -> None:
+        """Write a line to standard output; tabs separate columns."""
+        cells = "\t".join(printable(cell) for cell in text.split("\t"))
+        write_out(cells.encode("utf-8", "backslashreplace") + b"\n")
+
+    def _moving(self, event: Progress | Hashing | Verifying) -> None:
+        if not self._console.is_terminal:
+            self._calm(event)
+            return
+        if self._live is None:
+            # Not refreshed by a thread of its own: events come often enough.
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+                transient=True,
+            )
+            self._live.start()
+        self._live.update(_picture(event), refresh=True)
+
+    def _calm(self, event: Progress | Hashing | Verifying) -> None:
+        waiting = event.waiting if isinstance(event, Progress) else None
+        # The numbers in a reason ("7 asked") change all the time; that alone is no news.
+        reason = "".join(char for char in waiting or "" if not char.isdigit())
+        now = time.monotonic()
+        if now - self._said_at < CALM_SECONDS and reason == self._said_waiting:
+            return
+        self._said_at, self._said_waiting = now, reason
+        self.say(headline(event))
+
+    def _settle(self) -> None:
+        """End the live display, so that lines can follow."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _complete(self, event: Complete) -> None:
+        speed = f", {rate(event.bytes / event.seconds)}" if event.seconds else ""
+        self.say(f"{size(event.bytes)} in {duration(event.seconds)}{speed}, verified")
+        for name, share in _shares(event.sources):
+            self.say(f"  {share} from {name}")
+        if event.wasted_bytes:
+            self.say(f"  {size(event.wasted_bytes)} were received in vain")
+        for peer in event.banned:
+            self.say(f"  {peer} sent wrong bytes and is banned for a day")
+        for path in event.skipped_links:
+            self.say(f"  the link {path} leads out of the content and was not made (--links all)")
+        self._result(event.path)
+
+    def _status(self, event: Status) -> None:
+        running = f"runs since {moment(event.started)}" if event.running else "does not run"
+        lines = [
+            f"node       {event.peer_id}, {running}",
+            f"home       {event.home}",
+            *(f"address    {addr}" for addr in event.addrs),
+            f"contents   {event.contents} in {count(event.copies, 'copy', 'copies')}, "
+            f"{size(event.size)}, {count(event.fetching, 'fetch', 'fetches')} under way",
+        ]
+        if event.running:
+            lines += [
+                f"peers      {event.connections} connected; DHT: {event.dht_mode or 'off'}, "
+                f"{event.dht_peers or 0} known",
+                f"traffic    in {size(event.bytes_in)} ({rate(event.rate_in or 0)}), "
+                f"out {size(event.bytes_out)} ({rate(event.rate_out or 0)})",
+                f"announced  until {moment(event.announced_until)}",
+            ]
+        lines += [f"problem    {text}" for text in event.problems]
+        for line in lines:
+            self._result(line)
+
+
+def headline(event: Progress | Hashing | Verifying) -> str:
+    """Return one line about what moves."""
+    done, total = event.done_bytes, event.total_bytes
+    whole = f"{size(done)} of {size(total)}" if total is not None else size(done)
+    share = f" ({percent(done, total)})" if total else ""
+    match event:
+        case Progress(waiting=str() as waiting):
+            return f"{whole}{share}, waiting: {waiting}"
+        case Progress():
+            speed = f", {rate(event.rate)}" if event.rate is not None else ""
+            left = f", {duration(event.eta)} left" if event.eta is not None else ""
+            return f"{whole}{share}{speed}{left}, {count(event.peers, 'peer')}"
+        case Hashing():
+            return f"hashing {os.path.basename(event.path)}: {whole}{share}"
+        case _:
+            return f"verifying {event.path}: {whole}{share}"
+
+
+def _picture(event: Progress | Hashing | Verifying) -> RenderableType:
+    """Return the live display."""
+    bar = ProgressBar(total=event.total_bytes or 1, completed=event.done_bytes, width=BAR_WIDTH)
+    parts: list[RenderableType] = [Text(printable(headline(event)), no_wrap=True), bar]
+    if isinstance(event, Progress) and event.sources:
+        table = Table.grid(padding=(0, 1))
+        for name, share in _shares(event.sources):
+            table.add_row("  ", Text(share, justify="right"), Text(printable(name)))
+        parts.append(table)
+    return Group(*parts)
+
+
+def _shares(sources: tuple[Source, ...]) -> list[tuple[str, str]]:
+    """Return who gave which share, largest first, at most `MAX_SOURCES` of them."""
+    total = sum(source.bytes for source in sources)
+    ranked = sorted(sources, key=lambda source: -source.bytes)
+    shown = [(source.peer_id, percent(source.bytes, total)) for source in ranked[:MAX_SOURCES]]
+    rest = ranked[MAX_SOURCES:]
+    if rest:
+        part = percent(sum(source.bytes for source in rest), total)
+        shown.append((count(len(rest), "other peer"), part))
+    return shown
+
+
+def _row(event: Event) -> str:
+    """Return an event that is a row as text, its columns separated by tabs for pipes."""
+    match event:
+        case Copy():
+            held = "" if event.pieces is None else f"{event.pieces_done or 0}/{event.pieces}"
+            cells = [event.cid, event.state, size(event.size), held, event.path]
+            if event.problem:
+                cells.append(event.problem)
+        case Peer():
+            ping = "?" if event.rtt is None else f"{1000 * event.rtt:.0f} ms"
+            cells = [event.peer_id, event.addr, event.direction, ping]
+            cells += [f"in {size(event.bytes_in)}", f"out {size(event.bytes_out)}"]
+            cells.append(event.agent or "")
+        case Identity():
+            cells = [event.peer_id, *event.addrs]
+        case FoundPeer() | Provider():
+            cells = [event.peer_id, *event.addrs]
+        case Contact():
+            cells = [event.peer_id, str(event.bucket), *event.addrs]
+        case Verified():
+            bad = f"{event.bad} missing or wrong" if event.bad else "all right"
+            cells = [event.cid, event.state, count(event.pieces, "good piece"), bad, event.path]
+        case _:
+            cells = [event.event]
+    return "\t".join(cell.replace("\t", " ") for cell in cells)
+
+
+def _sentence(event: Event) -> str:
+    """Return an event that is news as a sentence."""
+    match event:
+        case Listening():
+            reached = "".join(f"\n  {addr}" for addr in event.addrs) or " nowhere"
+            return f"listening at{reached}"
+        case Handed():
+            return f"the running node {event.peer_id} does it"
+        case Announced():
+            if not event.peers:
+                return "announced to nobody: no DHT peer is known; name one with --bootstrap"
+            return f"announced to {count(event.peers, 'peer')}"
+        case Removed():
+            return f"forgot {event.path}" + (", and deleted it" if event.deleted else "")
+        case Paused():
+            return f"paused {event.path}"
+        case Resumed():
+            return f"goes on with {event.path}"
+        case Lookup():
+            return f"{count(event.asked, 'peer')} asked, {event.found} found"
+        case Notice():
+            return event.message
+        case _:
+            return event.event

@@ -1,0 +1,95 @@
+"""What is common to all commands: the options that every command takes, and where the home is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STARTED = time.monotonic()
+"""When the command began, near enough: this module is the first of ours to be imported."""
+
+
+@dataclass
+class Settings:
+    """The options before the command, and those of the same name after it."""
+
+    home_text: str | None = None
+    json: bool = False
+    verbose: bool = False
+    started: float = field(default_factory=lambda: STARTED)
+
+    @property
+    def home(self) -> Path:
+        """The home folder: the one given, or the platform's place for data."""
+        if self.home_text:
+            return Path(self.home_text).expanduser().absolute()
+        import platformdirs
+
+        return platformdirs.user_data_path("shoal", appauthor=False)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the command began."""
+        return time.monotonic() - self.started
+
+
+def _set_json(context: click.Context, _: click.Parameter, value: bool) -> None:
+    settings = context.ensure_object(Settings)
+    settings.json = settings.json or value
+
+
+def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> None:
+    settings = context.ensure_object(Settings)
+    settings.verbose = settings.verbose or value
+
+
+def output_options(function: F) -> F:
+    """Add `--json` and `-v`, which stand before or after the command."""
+    for option in (
+        click.option(
+            "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbose,
+            help="Say more; with an unexpected error, the traceback.",
+        ),
+        click.option(
+            "--json", is_flag=True, expose_value=False, callback=_set_json,
+            help="One JSON object a line on standard output (docs/events.md).",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def node_options(function: F) -> F:
+    """Add the options of a node that this command may have to run itself."""
+    for option in (
+        click.option(
+            "--dht", type=click.Choice(["auto", "server", "client"]),
+            help="Answer others in the DHT, or only ask. [default: auto]",
+        ),
+        click.option(
+            "--bootstrap", multiple=True, metavar="MA|ID",
+            help="A node through which to join the DHT. May be repeated.",
+        ),
+        click.option(
+            "--announce", multiple=True, metavar="MA",
+            help="A further address to tell to others, as of a forwarded port. May be repeated.",
+        ),
+        click.option(
+            "--listen", multiple=True, metavar="MA",
+            help="An address to listen on, as /ip4/0.0.0.0/tcp/4071. May be repeated.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def peer_option(help_text: str) -> Callable[[F], F]:
+    """Add `--peer`."""
+    return click.option("--peer", "peers", multiple=True, metavar="MA|ID", help=help_text)
