@@ -50,7 +50,7 @@ class ProviderConfig:
 class Provider:
     """A peer that has a content, and where it is (possibly unknown)."""
 
-    peer: PeerId
+    peer_id: PeerId
     addrs: tuple[Multiaddr, ...]
 
 

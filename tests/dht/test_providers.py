@@ -54,7 +54,7 @@ class StoreMachine(RuleBasedStateMachine):
     def announce(self, key: int, who: int, group: bytes | None, passed: float) -> None:
         self.now += passed
         kept = self.store.add(b"key %d" % key, peer(who), [addr(who)], group, self.now)
-        found = {p.peer: p.addrs for p in self.store.get(b"key %d" % key, 99, self.now, DRAW)}
+        found = {p.peer_id: p.addrs for p in self.store.get(b"key %d" % key, 99, self.now, DRAW)}
         assert kept == (peer(who) in found)
         assert not kept or found[peer(who)] == (addr(who),)
 
@@ -130,7 +130,7 @@ def test_a_full_content_takes_a_newcomer_only_for_one_not_renewed_for_a_day() ->
         assert store.add(b"key", peer(n), [], None, float(n))
     assert not store.add(b"key", peer(500), [], None, 200.0)
     assert store.add(b"key", peer(500), [], None, 24 * HOUR)
-    found = {p.peer for p in store.get(b"key", 200, 24 * HOUR, DRAW)}
+    found = {p.peer_id for p in store.get(b"key", 200, 24 * HOUR, DRAW)}
     assert peer(0) not in found
     assert len(found) == 128
 
@@ -157,7 +157,7 @@ def test_half_of_an_answer_are_the_oldest_that_came_again() -> None:
     for n in range(50, 100):  # the first fifty never came again
         store.add(b"key", peer(n), [], None, later)
     for _ in range(5):
-        found = [p.peer for p in store.get(b"key", 20, later, DRAW)]
+        found = [p.peer_id for p in store.get(b"key", 20, later, DRAW)]
         assert len(set(found)) == 20
         assert found[:10] == [peer(n) for n in range(50, 60)]
 

@@ -1,0 +1,75 @@
+"""Answers the streams on which others ask us; only servers do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..dht.responder import Asker, Responder
+from ..wire.addresses import ip_group
+from ..wire.delimited import DelimitedReader, frame
+from ..wire.errors import PeerFault
+from ..wire.kad import KadMessage
+from .environment import Clock
+from .find_rpc import MAX_FRAME
+from .net.errors import NetError
+
+if TYPE_CHECKING:
+    from .net.stream import Stream
+
+IDLE_TIMEOUT = 60.0
+"""Seconds for which a stream may lie unused (go: 1 min)."""
+
+SEND_TIMEOUT = 10.0
+"""Seconds within which a peer must take an answer."""
+
+MAX_INBOUND = 32
+"""Streams of this protocol that one connection may have open towards us."""
+
+
+class Server:
+    """Reads requests, one after the other on each stream, and answers them in order."""
+
+    def __init__(self, responder: Responder, clock: Clock, faults: Counter[str]) -> None:
+        self._responder = responder
+        self._clock = clock
+        self._faults = faults
+        self.served: Counter[str] = Counter()
+        """Requests answered or taken, by type."""
+
+    async def serve(self, stream: Stream) -> None:
+        """Answer one stream until the peer ends it, lets it lie or breaks the protocol."""
+        try:
+            await self._serve(stream)
+        except PeerFault as fault:
+            self._faults[fault.reason] += 1
+            stream.reset(fault.reason)
+        except (
+            trio.TooSlowError,
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            NetError,
+        ):
+            stream.reset("idle or broken")
+        else:
+            await stream.aclose()
+
+    async def _serve(self, stream: Stream) -> None:
+        connection = stream.connection
+        asker = Asker(connection.peer_id, connection.scope, ip_group(connection.remote))
+        reader = DelimitedReader(MAX_FRAME)
+        while True:
+            with trio.fail_after(IDLE_TIMEOUT):
+                data = await stream.receive_some()
+            if not data:
+                reader.finish()
+                return
+            for request in reader.feed(data):
+                message = KadMessage.decode(request)
+                answer = self._responder.answer(message, asker, self._clock.now())
+                self.served[message.type.name] += 1
+                if answer is not None:
+                    with trio.fail_after(SEND_TIMEOUT):
+                        await stream.send_all(frame(answer.encode()))
