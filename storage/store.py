@@ -9,37 +9,66 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bitarray import bitarray
 
+from ..wire.errors import Misuse
 from ..wire.ids import Cid
+from ..wire.walk import Entry, EntryKind
+from .bits import Bits
+from .copies import Copies
+from .database import Connection
+from .errors import disk_errors
 from .filesystem import Disk, FileStat
+from .index import Index
+from .journal import Journal
 from .model import (
     Announce,
     Content,
     Copy,
+    CopyState,
     LocalRun,
     MissingNodes,
     PieceTable,
     Removed,
     Verified,
 )
-
-if TYPE_CHECKING:
-    from ..wire.walk import Entry
-    from .peer_tables import DhtTables, HashCache, PeerTables
+from .peer_tables import DhtTables, HashCache, PeerTables
+from .pieces import Pieces
+from .reader import OpenFiles
+from .recovery import open_or_set_aside, reconcile
+from .removal import delete_finished, delete_working
+from .verify import Verification
 
 
 class Store:
-    """The database of one home, its journal of copies, and the files that they name."""
+    """The database of one home, its journal of copies, and the files that they name.
 
-    problems: list[str]
-    """What was found wrong at start (lost files, a damaged database), a sentence each."""
-    disk: Disk
-    hashes: HashCache
-    dht: DhtTables
-    peers: PeerTables
+    Attributes:
+        problems: What was found wrong at start (lost files, a damaged database), a sentence each.
+        hashes: CIDs of files that were hashed.
+        dht: What the DHT wants to know again.
+        peers: Bans and totals.
+        disk: Where all copies lie.
+        journal: The list of copies outside of the database.
+        open_files: Files that readers keep open.
+        copy_rows: The rows of copies, for the other files of this folder.
+    """
+
+    def __init__(self, connection: Connection, journal: Journal, disk: Disk) -> None:
+        """Use `Store.open`."""
+        self.disk = disk
+        self.journal = journal
+        self.problems: list[str] = []
+        self.open_files = OpenFiles()
+        self.hashes = HashCache(connection)
+        self.dht = DhtTables(connection)
+        self.peers = PeerTables(connection)
+        self._connection = connection
+        self._index = Index(connection)
+        self._bits = Bits(connection)
+        self.copy_rows = Copies(connection, self._index, self._bits, journal, disk)
+        self._pieces = Pieces(self._index, self.copy_rows, self._bits)
 
     @classmethod
     def open(cls, home: Path, disk: Disk, now: float) -> Store:
@@ -53,11 +82,21 @@ class Store:
         Raises:
             StorageError: The home cannot be read or written.
         """
-        raise NotImplementedError
+        with disk_errors(f"opening the home folder {home}"):
+            folder = disk.folder(home)
+        journal = Journal(folder)
+        connection, problems = open_or_set_aside(disk, home, folder)
+        store = cls(connection, journal, disk)
+        with connection.transaction():
+            store.problems = problems + reconcile(store, now)
+        store.sweep_nodes()
+        store.hashes.trim()
+        return store
 
     def close(self) -> None:
         """Close the database; a second call does nothing."""
-        raise NotImplementedError
+        self.journal.close()
+        self._connection.close()
 
     # Index nodes
 
@@ -66,65 +105,67 @@ class Store:
 
         Add children before parents, or the index counts as complete too early for `has_nodes`.
         """
-        raise NotImplementedError
+        self._index.add_nodes(nodes)
 
     def node(self, cid: Cid) -> bytes | None:
         """Return an index node's block."""
-        raise NotImplementedError
+        return self._index.node(cid)
 
     def has_nodes(self, cid: Cid) -> bool:
         """Return whether the node and all inner nodes below it are kept (a raw leaf: True)."""
-        raise NotImplementedError
+        return self._index.has_nodes(cid)
 
     def sweep_nodes(self) -> int:
         """Drop nodes that no content and no cached hash leads to; return how many went."""
-        raise NotImplementedError
+        return self._index.sweep_nodes()
 
     # Contents and their entries
 
     def ensure_content(self, cid: Cid, name: str | None = None) -> Content:
         """Return the content, remembering it (and a name for it) if it is new."""
-        raise NotImplementedError
+        return self._index.ensure_content(cid, name)
 
     def content(self, cid: Cid) -> Content | None:
         """Return what is known of a content."""
-        raise NotImplementedError
+        return self._index.content(cid)
 
     def content_by_key(self, key: bytes) -> Content | None:
         """Return the content with this blinded key (`content_key`)."""
-        raise NotImplementedError
+        return self._index.content_by_key(key)
 
     def contents(self) -> list[Content]:
         """Return all contents, oldest first."""
-        raise NotImplementedError
+        return self._index.contents()
 
     def set_announce(self, cid: Cid, announce: Announce) -> None:
         """Set under which name the DHT is told of a content (a new one: BLINDED)."""
-        raise NotImplementedError
+        self._index.set_announce(cid, announce)
 
     def add_entries(self, cid: Cid, entries: Iterable[Entry]) -> None:
         """Add entries in the order of their ordinals (one commit); known ordinals are skipped."""
-        raise NotImplementedError
+        self._index.add_entries(cid, entries)
 
     def index_complete(self, cid: Cid, size: int | None, pieces: int) -> None:
         """Say that all entries are there; `size` is None for a raw root not yet fetched."""
-        raise NotImplementedError
+        self._index.index_complete(cid, size, pieces)
 
     def learn_size(self, cid: Cid, size: int) -> None:
         """Set the size of a raw root, once its one piece has arrived."""
-        raise NotImplementedError
+        self._index.learn_size(cid, size)
 
     def entries(self, cid: Cid, first: int = 0, limit: int = 1024) -> list[Entry]:
         """Return up to `limit` entries from ordinal `first` on."""
-        raise NotImplementedError
+        return self._index.entries(cid, first, limit)
 
     def entry_count(self, cid: Cid) -> int:
         """Return how many entries are stored."""
-        raise NotImplementedError
+        return self._index.entry_count(cid)
 
     def forget(self, cid: Cid) -> None:
         """Forget a content without copies: entries, nodes that nothing else uses, schedule."""
-        raise NotImplementedError
+        if self.copies(cid):
+            raise Misuse(f"{cid} has copies")
+        self._index.forget(cid)
 
     # Pieces
 
@@ -135,18 +176,18 @@ class Store:
             ContentRefused: A file's nodes do not have the profile's shape.
             KeyError: The content, or that part of its entries, is unknown.
         """
-        raise NotImplementedError
+        return self._pieces.table(cid, block)
 
     def duplicates(self, cid: Cid, chunk: int) -> list[tuple[int, ...]] | MissingNodes:
         """Return groups of pieces with equal bytes among the 64 Ki pieces of a chunk.
 
         At most 65 536 pieces are named in all. Empty pieces are left out.
         """
-        raise NotImplementedError
+        return self._pieces.duplicates(cid, chunk)
 
     def local_sources(self, copy_id: int, block: int) -> list[LocalRun]:
         """Return runs of a block's pieces that other copies of ours hold (claimed, not checked)."""
-        raise NotImplementedError
+        return self._pieces.local_sources(copy_id, block)
 
     # Copies
 
@@ -161,7 +202,12 @@ class Store:
             stats: (ordinal, stat) of every file entry, as it was when hashed.
             now: Unix time.
         """
-        raise NotImplementedError
+        known = self.copy_rows.at(cid, path)
+        if known is not None and not known.finished:
+            delete_working(self, known)
+        copy = self.copy_rows.share(cid, path, stats, now)
+        self.open_files.drop(copy.id)
+        return copy
 
     def begin_fetch(self, cid: Cid, destination: Path, now: float) -> Copy:
         """Return the copy of `cid` at `destination`, new or as far as an earlier fetch came.
@@ -171,23 +217,24 @@ class Store:
         Raises:
             DestinationExists: Something else is, or is being fetched to, there.
         """
-        raise NotImplementedError
+        self.ensure_content(cid, destination.name)
+        return self.copy_rows.begin_fetch(cid, destination, now)
 
     def copies(self, cid: Cid | None = None) -> list[Copy]:
         """Return all copies (of one content), oldest first."""
-        raise NotImplementedError
+        return self.copy_rows.all(cid)
 
     def copy(self, copy_id: int) -> Copy | None:
         """Return a copy by its id."""
-        raise NotImplementedError
+        return self.copy_rows.get(copy_id)
 
     def pause(self, copy_id: int) -> None:
         """Mark an unfinished copy as paused by its user."""
-        raise NotImplementedError
+        self._set_unfinished(copy_id, CopyState.PAUSED)
 
     def resume(self, copy_id: int) -> None:
         """Let a paused copy be fetched on."""
-        raise NotImplementedError
+        self._set_unfinished(copy_id, CopyState.FETCHING)
 
     def remove_copy(self, copy_id: int, delete_data: bool = False) -> Removed:
         """Forget a copy and delete its working files; the last one takes its content along.
@@ -196,7 +243,20 @@ class Store:
             copy_id: Which.
             delete_data: Delete finished or shared files, too, as far as they are unchanged.
         """
-        raise NotImplementedError
+        copy = self.copy(copy_id)
+        if copy is None:
+            raise KeyError(copy_id)
+        self.journal.drop(copy_id)
+        self.open_files.drop(copy_id)
+        removed = Removed((), ())
+        if not copy.finished:
+            removed = delete_working(self, copy)
+        elif delete_data:
+            removed = delete_finished(self, copy)
+        self.copy_rows.delete(copy_id)
+        if not self.copies(copy.cid):
+            self.forget(copy.cid)
+        return removed
 
     def check_copy(self, copy_id: int) -> list[str]:
         """Compare a finished copy's files with what was recorded, by stat.
@@ -207,11 +267,18 @@ class Store:
         Returns:
             A sentence for each file newly found missing or changed (at most 100).
         """
-        raise NotImplementedError
+        return self.copy_rows.check(copy_id)
 
-    def mark_changed(self, copy_id: int, ordinal: int, why: str) -> tuple[int, int]:
+    def mark_changed(self, copy_id: int, ordinal: int) -> tuple[int, int]:
         """Mark one file of a finished copy as changed; return its pieces (first, count)."""
-        raise NotImplementedError
+        copy = self.copy(copy_id)
+        if copy is None:
+            raise KeyError(copy_id)
+        self.open_files.drop(copy_id, ordinal)
+        self.copy_rows.mark(copy_id, [ordinal], True)
+        self.copy_rows.refresh_reason(copy_id)
+        entry = self.entries(copy.cid, ordinal, 1)[0]
+        return entry.first_piece, entry.pieces
 
     def verify(self, copy_id: int) -> Iterator[Verified]:
         """Hash a copy's bytes again and set its bits to what is there; yields every 16 MiB.
@@ -219,26 +286,85 @@ class Store:
         The index must be complete. The iterator may be left early: nothing is changed then but
         the bits of the pieces found wrong so far.
         """
-        raise NotImplementedError
+        copy = self.copy(copy_id)
+        if copy is None:
+            raise KeyError(copy_id)
+        return Verification(self, self.copy_rows, self._bits, copy).run()
 
     # Bits
 
     def bits(self, copy_id: int) -> bitarray:
         """Return which pieces a copy holds (big-endian), as long as the content has pieces."""
-        raise NotImplementedError
+        return self._bits.all(copy_id)
 
     def chunk_bits(self, copy_id: int, chunk: int) -> bitarray:
         """Return the bits of the 64 Ki pieces from 65 536 `chunk` on (the last: fewer)."""
-        raise NotImplementedError
+        return self._bits.chunk(copy_id, chunk)
 
     def bit_counts(self, copy_id: int) -> list[int]:
         """Return how many pieces of each chunk the copy holds."""
-        raise NotImplementedError
+        return self._bits.counts(copy_id)
 
     def set_bits(self, copy_id: int, pieces: Iterable[int]) -> None:
         """Claim pieces (one durable commit). Their bytes must be durable: `CopyWriter.sync`."""
-        raise NotImplementedError
+        self._bits.set(copy_id, pieces)
 
     def clear_bits(self, copy_id: int, pieces: Iterable[int]) -> None:
         """Take back claims."""
-        raise NotImplementedError
+        self._bits.clear(copy_id, pieces)
+
+    # For the writer and reader of copies
+
+    def recorded_file(self, copy_id: int, ordinal: int) -> tuple[FileStat, bool] | None:
+        """Return the recorded stat of a copy's file, and whether it is marked as changed."""
+        return self.copy_rows.recorded(copy_id, ordinal)
+
+    def recorded_files(self, copy_id: int) -> Iterator[tuple[Entry, FileStat, bool]]:
+        """Yield (entry, recorded stat, marked as changed) of a copy's files, in order."""
+        return self.copy_rows.all_recorded(copy_id)
+
+    def record_files(self, copy_id: int, stats: Iterable[tuple[int, FileStat]]) -> None:
+        """Remember (ordinal, stat) of files as those whose bytes the bits speak of (one commit)."""
+        self.copy_rows.record_files(copy_id, stats)
+
+    def working_inode(self, copy_id: int) -> int | None:
+        """Return the inode of the working file or folder that was made for a copy."""
+        return self.copy_rows.root_inode(copy_id)
+
+    def set_working(self, copy_id: int, root: FileStat) -> None:
+        """Remember the working file or folder that was made for a copy."""
+        self.copy_rows.set_root(copy_id, root)
+
+    def lose_working(self, copy_id: int) -> int:
+        """Note that the working path is gone; return how many pieces went with it."""
+        return self.copy_rows.lose_root(copy_id)
+
+    def held_runs(self, copy_id: int, first: int, count: int) -> list[tuple[int, int]]:
+        """Return the runs (first piece, length) of held pieces in a range."""
+        return self._bits.runs(copy_id, first, count)
+
+    def entry_of_piece(self, cid: Cid, piece: int) -> Entry | None:
+        """Return the file entry that a piece belongs to."""
+        return self._index.entry_of_piece(cid, piece)
+
+    def finish_copy(self, copy_id: int) -> None:
+        """Say that a fetched copy is in its place, whole and durable; its files' stats stand.
+
+        Its hashes go into the cache, so that sharing it from there reads nothing.
+        """
+        copy = self.copy(copy_id)
+        if copy is None:
+            raise KeyError(copy_id)
+        if self.entries(copy.cid, 0, 1)[0].kind is EntryKind.FILE:
+            self.record_files(copy_id, [(0, self.disk.stat(copy.path))])  # the move set its ctime
+        self.copy_rows.finish(copy_id)
+        self.open_files.drop(copy_id)
+        with self._connection.transaction():
+            for entry, stat, _ in self.recorded_files(copy_id):
+                self.hashes.add([(stat, entry.cid)], stat.mtime_ns / 1e9, entry.cid.hash_code)
+
+    def _set_unfinished(self, copy_id: int, state: CopyState) -> None:
+        copy = self.copy(copy_id)
+        if copy is None or copy.finished:
+            raise Misuse(f"copy {copy_id} is not being fetched")
+        self.copy_rows.set_state(copy_id, state)

@@ -1,0 +1,399 @@
+"""Copies: where the bytes of a content are, in which state, and which files are still right.
+
+A row keeps what the copy is for (`shared`, `fetching`, `paused`, `complete`); that it is degraded
+follows from `reason`, which tells why, and goes when the files come back.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ..wire.ids import Cid
+from ..wire.walk import Entry
+from .bits import Bits
+from .database import Connection, signed
+from .errors import DestinationExists
+from .filesystem import Disk, FileKind, FileStat
+from .index import Index
+from .journal import Journal
+from .model import Copy, CopyState
+from .tree import Tree
+
+FILE_BATCH: Final = 1024
+"""Recorded files read from the database at once."""
+
+MAX_SENTENCES: Final = 100
+"""Changed files that are named one by one."""
+
+_COPY: Final = (
+    "SELECT copies.id, contents.cid, path, state, reason, recheck FROM copies "
+    "JOIN contents ON contents.id = copies.content"
+)
+_UNFINISHED: Final = (CopyState.FETCHING.value, CopyState.PAUSED.value)
+
+
+class Copies:
+    """The rows of all copies and their files."""
+
+    def __init__(
+        self, connection: Connection, index: Index, bits: Bits, journal: Journal, disk: Disk
+    ) -> None:
+        self._db = connection
+        self._index = index
+        self._bits = bits
+        self._journal = journal
+        self._disk = disk
+
+    def get(self, copy_id: int) -> Copy | None:
+        """See `Store.copy`."""
+        row = self._db.row(f"{_COPY} WHERE copies.id = ?", (copy_id,))
+        return _copy(row) if row else None
+
+    def all(self, cid: Cid | None = None) -> list[Copy]:
+        """See `Store.copies`."""
+        if cid is None:
+            rows = self._db.rows(f"{_COPY} ORDER BY copies.id")
+        else:
+            rows = self._db.rows(
+                f"{_COPY} WHERE contents.cid = ? ORDER BY copies.id", (bytes(cid),)
+            )
+        return [_copy(row) for row in rows]
+
+    def of_content(self, content: int) -> list[int]:
+        """Return the ids of the copies of a content row that may hold something."""
+        rows = self._db.rows("SELECT id FROM copies WHERE content = ? AND NOT lost", (content,))
+        return [copy_id for (copy_id,) in rows]
+
+    def at(self, cid: Cid, path: Path) -> Copy | None:
+        """Return the copy of a content at a path."""
+        row = self._db.row(
+            f"{_COPY} WHERE contents.cid = ? AND path = ?", (bytes(cid), os.fsencode(path))
+        )
+        return _copy(row) if row else None
+
+    def insert(self, cid: Cid, path: Path, state: CopyState, now: float) -> Copy:
+        """Add a copy, to the database and then to the journal."""
+        with self._db.transaction():
+            copy_id = self._db.insert(
+                "INSERT INTO copies (content, path, state, added) VALUES (?, ?, ?, ?)",
+                (self._index.row_id(cid), os.fsencode(path), state.value, now),
+            )
+        copy = self._known(copy_id)
+        self._journal.added(copy, now)
+        return copy
+
+    def insert_known(self, copy: Copy, state: CopyState, now: float) -> None:
+        """Add a copy that only the journal knows, under the id that it had."""
+        with self._db.transaction():
+            self._db.run(
+                "INSERT INTO copies (id, content, path, state, recheck, reason, added) "
+                "VALUES (?, ?, ?, ?, 1, ?, ?)",
+                (
+                    copy.id,
+                    self._index.row_id(copy.cid),
+                    os.fsencode(copy.path),
+                    state.value,
+                    copy.reason,
+                    now,
+                ),
+            )
+
+    def share(
+        self, cid: Cid, path: Path, stats: Iterable[tuple[int, FileStat]], now: float
+    ) -> Copy:
+        """See `Store.add_shared_copy`."""
+        with self._db.transaction():
+            copy = self.at(cid, path)
+            copy_id = (
+                self._db.insert(
+                    "INSERT INTO copies (content, path, state, added) VALUES (?, ?, ?, ?)",
+                    (
+                        self._index.row_id(cid),
+                        os.fsencode(path),
+                        CopyState.SHARED.value,
+                        now,
+                    ),
+                )
+                if copy is None
+                else copy.id
+            )
+            self._db.run(
+                "UPDATE copies SET reason = NULL, recheck = 0, lost = 0, "
+                "state = iif(state = 'complete', state, 'shared') WHERE id = ?",
+                (copy_id,),
+            )
+            self._db.run("DELETE FROM copy_files WHERE copy = ?", (copy_id,))
+            self.record_files(copy_id, stats)
+            self._bits.set_whole(copy_id)
+        if copy is None:
+            self._journal.added(self._known(copy_id), now)
+        return self._known(copy_id)
+
+    def begin_fetch(self, cid: Cid, path: Path, now: float) -> Copy:
+        """See `Store.begin_fetch`."""
+        copy = self.at(cid, path)
+        if copy is not None and not copy.finished:
+            self.set_state(copy.id, CopyState.FETCHING)
+            return self._known(copy.id)
+        if copy is not None:
+            self.check(copy.id)
+            copy = self._known(copy.id)
+            if copy.state is not CopyState.DEGRADED:
+                return copy
+        for other in self._db.rows(
+            f"{_COPY} WHERE path = ? AND state IN (?, ?)", (os.fsencode(path), *_UNFINISHED)
+        ):
+            raise DestinationExists(
+                f"{path} is being fetched already, for {_copy(other).cid}: "
+                "choose another place with -o, or remove that fetch with shoal rm"
+            )
+        if self._kind(path) is not None:
+            what = "was changed since it was complete" if copy else "exists already"
+            raise DestinationExists(f"{path} {what}: move it away or choose another place with -o")
+        if copy is None:
+            return self.insert(cid, path, CopyState.FETCHING, now)
+        with self._db.transaction():
+            self._start_over(copy.id)
+            self.set_state(copy.id, CopyState.FETCHING)
+        self._journal.added(self._known(copy.id), now)
+        return self._known(copy.id)
+
+    def _start_over(self, copy_id: int) -> None:
+        """Forget what a copy held."""
+        self._bits.set_none(copy_id)
+        self._db.run("DELETE FROM copy_files WHERE copy = ?", (copy_id,))
+        self._db.run(
+            "UPDATE copies SET reason = NULL, recheck = 0, lost = 0, root_inode = NULL "
+            "WHERE id = ?",
+            (copy_id,),
+        )
+
+    def set_state(self, copy_id: int, state: CopyState) -> None:
+        """Set what a copy is for."""
+        self._db.run("UPDATE copies SET state = ? WHERE id = ?", (state.value, copy_id))
+
+    def finish(self, copy_id: int) -> None:
+        """Say that an unfinished copy is in its final place, whole and durable."""
+        with self._db.transaction():
+            self._bits.set_whole(copy_id)
+            self._db.run(
+                "UPDATE copies SET state = ?, recheck = 0, lost = 0, reason = NULL WHERE id = ?",
+                (CopyState.COMPLETE.value, copy_id),
+            )
+        self._journal.finished(copy_id)
+
+    def delete(self, copy_id: int) -> None:
+        """Forget a copy: in the journal, then in the database."""
+        self._journal.drop(copy_id)
+        with self._db.transaction():
+            for table in ("copy_files", "bits"):
+                self._db.run(f"DELETE FROM {table} WHERE copy = ?", (copy_id,))
+            self._db.run("DELETE FROM copies WHERE id = ?", (copy_id,))
+
+    # The root of an unfinished copy
+
+    def root_inode(self, copy_id: int) -> int | None:
+        """Return the inode of the working file or folder that we made, as `signed` gives it."""
+        row = self._db.row("SELECT root_inode FROM copies WHERE id = ?", (copy_id,))
+        return row[0] if row else None
+
+    def set_root(self, copy_id: int, root: FileStat) -> None:
+        """Remember the working file or folder that was made for a copy."""
+        self._db.run("UPDATE copies SET root_inode = ? WHERE id = ?", (signed(root.inode), copy_id))
+
+    def lose_root(self, copy_id: int) -> int:
+        """Note that a copy's working path is gone; return how many pieces went with it."""
+        with self._db.transaction():
+            held = sum(self._bits.counts(copy_id))
+            self._start_over(copy_id)
+        return held
+
+    # Files
+
+    def record_files(self, copy_id: int, stats: Iterable[tuple[int, FileStat]]) -> None:
+        """Remember (ordinal, stat) of files as the ones whose bytes the bits speak of."""
+        with self._db.transaction():
+            self._db.run_many(
+                "INSERT OR REPLACE INTO copy_files VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+                (
+                    (
+                        copy_id,
+                        ordinal,
+                        signed(stat.device),
+                        signed(stat.inode),
+                        stat.size,
+                        stat.mtime_ns,
+                        stat.ctime_ns,
+                    )
+                    for ordinal, stat in stats
+                ),
+            )
+
+    def recorded(self, copy_id: int, ordinal: int) -> tuple[FileStat, bool] | None:
+        """Return what was recorded of a file, and whether it is marked bad."""
+        row = self._db.row(
+            "SELECT * FROM copy_files WHERE copy = ? AND ordinal = ?", (copy_id, ordinal)
+        )
+        return (_stat(row), bool(row[7])) if row else None
+
+    def all_recorded(self, copy_id: int) -> Iterator[tuple[Entry, FileStat, bool]]:
+        """Yield (entry, stat, bad) of all recorded files, in order."""
+        cid = self._known(copy_id).cid
+        first = 0
+        while entries := self._index.entries(cid, first, FILE_BATCH):
+            with self._db.snapshot():
+                found = {
+                    row[1]: row
+                    for row in self._db.rows(
+                        "SELECT * FROM copy_files WHERE copy = ? AND ordinal >= ? AND ordinal < ?",
+                        (copy_id, first, first + len(entries)),
+                    )
+                }
+            for entry in entries:
+                if (row := found.get(entry.ordinal)) is not None:
+                    yield entry, _stat(row), bool(row[7])
+            first += len(entries)
+
+    def mark(self, copy_id: int, ordinals: Iterable[int], bad: bool) -> None:
+        """Mark files as bad, or take that back."""
+        self._db.run_many(
+            "UPDATE copy_files SET bad = ? WHERE copy = ? AND ordinal = ?",
+            ((bad, copy_id, ordinal) for ordinal in ordinals),
+        )
+
+    # Are the files of a finished copy as they were?
+
+    def check(self, copy_id: int) -> list[str]:
+        """See `Store.check_copy`."""
+        copy = self._known(copy_id)
+        if not copy.finished or copy.recheck or not self.check_root(copy):
+            return []  # a copy without its root says so itself
+        sentences: list[str] = []
+        tree = Tree(self._disk, copy.path)
+        changes: list[tuple[int, bool]] = []
+        for entry, recorded, was_bad in self.all_recorded(copy_id):
+            why = _difference(tree, entry.path, recorded)
+            if (why is not None) == was_bad:
+                continue
+            changes.append((entry.ordinal, why is not None))
+            if why is not None and len(sentences) < MAX_SENTENCES:
+                sentences.append(f"{copy.path / entry.path} {why}: its pieces are not served")
+        with self._db.transaction():
+            for bad in (True, False):
+                self.mark(copy_id, (o for o, was in changes if was is bad), bad)
+            self._set_reason(copy_id)
+        return sentences
+
+    def check_root(self, copy: Copy) -> bool:
+        """Look whether a finished copy's root exists; note that it went or came back."""
+        lost = self._kind(copy.path) is None
+        if self._db.run(
+            "UPDATE copies SET lost = ? WHERE id = ? AND lost != ?", (lost, copy.id, lost)
+        ):
+            self._set_reason(copy.id)
+        return not lost
+
+    def end_recheck(self, copy_id: int) -> None:
+        """Note that a copy's files have been hashed again."""
+        with self._db.transaction():
+            self._db.run("UPDATE copies SET recheck = 0, lost = 0 WHERE id = ?", (copy_id,))
+            self._set_reason(copy_id)
+
+    def skip_ids(self, highest: int) -> None:
+        """Let new copies have ids above `highest`."""
+        with self._db.transaction():
+            row = self._db.row("SELECT seq FROM sqlite_sequence WHERE name = 'copies'")
+            if row is None and highest:
+                self._db.run("INSERT INTO sqlite_sequence VALUES ('copies', ?)", (highest,))
+            elif row is not None and row[0] < highest:
+                self._db.run("UPDATE sqlite_sequence SET seq = ? WHERE name = 'copies'", (highest,))
+
+    def refresh_reason(self, copy_id: int) -> None:
+        """Say anew why a finished copy is degraded, if it is."""
+        with self._db.transaction():
+            self._set_reason(copy_id)
+
+    def _set_reason(self, copy_id: int) -> None:
+        lost, whole, recheck = self._db.row(
+            "SELECT lost, whole, recheck FROM copies WHERE id = ?", (copy_id,)
+        )
+        bad = self._db.row("SELECT count(*) FROM copy_files WHERE copy = ? AND bad", (copy_id,))[0]
+        reason: str | None
+        if lost:
+            reason = "it is gone"
+        elif recheck:
+            return
+        elif bad:
+            reason = f"{bad} of its files are missing or changed"
+        else:
+            reason = None if whole else "some of its pieces are wrong"
+        self._db.run("UPDATE copies SET reason = ? WHERE id = ?", (reason, copy_id))
+
+    def _kind(self, path: Path) -> FileKind | None:
+        try:
+            return self._disk.stat(path).kind
+        except OSError:
+            return None
+
+    def _known(self, copy_id: int) -> Copy:
+        copy = self.get(copy_id)
+        if copy is None:
+            raise KeyError(copy_id)
+        return copy
+
+
+def working_name(cid: Cid, copy_id: int) -> str:
+    """Return the name of a copy's unfinished file or folder."""
+    digest = base64.b32encode(cid.digest).decode().lower()
+    return f".shoal-{digest[:16]}-{copy_id}"
+
+
+def _difference(tree: Tree, path: str, recorded: FileStat) -> str | None:
+    """Say how a file differs from what was recorded, or None."""
+    try:
+        found = tree.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if signed_stat(found).same_file(recorded) else "was changed"
+
+
+def signed_stat(stat: FileStat) -> FileStat:
+    """Return a stat as it comes back from the database."""
+    if stat.inode < 1 << 63 and stat.device < 1 << 63:
+        return stat
+    return FileStat(
+        stat.kind,
+        signed(stat.device),
+        signed(stat.inode),
+        stat.size,
+        stat.mtime_ns,
+        stat.ctime_ns,
+    )
+
+
+def _stat(row: Any) -> FileStat:
+    _, _, device, inode, size, mtime_ns, ctime_ns, _ = row
+    return FileStat(FileKind.FILE, device, inode, size, mtime_ns, ctime_ns)
+
+
+def _copy(row: Any) -> Copy:
+    copy_id, name, path, state, reason, recheck = row
+    cid = Cid.from_bytes(name)
+    shown = CopyState(state)
+    if reason is not None and state not in _UNFINISHED:
+        shown = CopyState.DEGRADED
+    return Copy(
+        copy_id,
+        cid,
+        Path(os.fsdecode(path)),
+        shown,
+        reason,
+        bool(recheck),
+        working_name(cid, copy_id),
+    )

@@ -1,0 +1,220 @@
+"""The one SQLite connection of a home: settings, schema, transactions, errors in words.
+
+WAL with `synchronous=FULL`: a commit that returned survives a power cut. One lock serialises all
+threads. Rows are read and written with plain SQL on the hot paths; sqlite-utils brings
+migrations and nested transactions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import Damaged, DiskFault, DiskFull, HomeBusy, StorageError
+from .filesystem import Disk
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+DATABASE_NAME: Final = "shoal.db"
+
+CACHE_KIB: Final = 16 * 1024
+"""Memory for database pages."""
+
+WAL_BYTES_KEPT: Final = 64 << 20
+"""The write-ahead log is cut to this after a checkpoint."""
+
+QUICK_CHECK_BYTES: Final = 32 << 20
+"""A database up to this size is read whole at start (about 0.1 s); of a larger one the schema."""
+
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=OFF",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA mmap_size=0",
+    f"PRAGMA cache_size=-{CACHE_KIB}",
+    f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}",
+)
+
+_SCHEMA_1: Final = (
+    """CREATE TABLE contents (
+        id INTEGER PRIMARY KEY, cid BLOB NOT NULL UNIQUE, key BLOB NOT NULL, name TEXT,
+        size INTEGER, pieces INTEGER, complete INTEGER NOT NULL DEFAULT 0,
+        announce TEXT NOT NULL)""",
+    "CREATE INDEX contents_key ON contents (key)",
+    "CREATE TABLE nodes (id INTEGER PRIMARY KEY, cid BLOB NOT NULL UNIQUE, block BLOB NOT NULL)",
+    # Links from node to node (not to raw leaves), so that what nothing leads to can be dropped.
+    """CREATE TABLE links (parent INTEGER NOT NULL, child BLOB NOT NULL,
+        PRIMARY KEY (parent, child)) WITHOUT ROWID""",
+    "CREATE INDEX links_child ON links (child)",
+    """CREATE TABLE entries (
+        content INTEGER NOT NULL, ordinal INTEGER NOT NULL, path TEXT NOT NULL,
+        kind INTEGER NOT NULL, cid BLOB NOT NULL, size INTEGER NOT NULL,
+        first_piece INTEGER NOT NULL, pieces INTEGER NOT NULL, target BLOB NOT NULL,
+        PRIMARY KEY (content, ordinal)) WITHOUT ROWID""",
+    "CREATE INDEX entries_piece ON entries (content, first_piece) WHERE pieces > 0",
+    "CREATE INDEX entries_cid ON entries (cid) WHERE pieces > 0",
+    # AUTOINCREMENT: an id stands in the name of a working path and must never come again.
+    """CREATE TABLE copies (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, content INTEGER NOT NULL, path BLOB NOT NULL,
+        state TEXT NOT NULL, reason TEXT, recheck INTEGER NOT NULL DEFAULT 0,
+        whole INTEGER NOT NULL DEFAULT 0, lost INTEGER NOT NULL DEFAULT 0, root_inode INTEGER,
+        added REAL NOT NULL, UNIQUE (content, path))""",
+    "CREATE INDEX copies_path ON copies (path)",
+    """CREATE TABLE copy_files (
+        copy INTEGER NOT NULL, ordinal INTEGER NOT NULL, device INTEGER NOT NULL,
+        inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+        ctime_ns INTEGER NOT NULL, bad INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (copy, ordinal)) WITHOUT ROWID""",
+    "CREATE INDEX copy_files_bad ON copy_files (copy) WHERE bad",
+    "CREATE TABLE bits (copy INTEGER NOT NULL, chunk INTEGER NOT NULL, bits BLOB NOT NULL, "
+    "PRIMARY KEY (copy, chunk))",
+    """CREATE TABLE hashed_files (
+        device INTEGER NOT NULL, inode INTEGER NOT NULL, hash INTEGER NOT NULL,
+        size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+        cid BLOB NOT NULL, used REAL NOT NULL, PRIMARY KEY (device, inode, hash)) WITHOUT ROWID""",
+    "CREATE INDEX hashed_files_cid ON hashed_files (cid)",
+    """CREATE TABLE routing_peers (
+        protocol TEXT NOT NULL, peer BLOB NOT NULL, addrs BLOB NOT NULL, seen REAL NOT NULL,
+        PRIMARY KEY (protocol, peer)) WITHOUT ROWID""",
+    """CREATE TABLE providers (
+        key BLOB NOT NULL, peer BLOB NOT NULL, addrs BLOB NOT NULL, ip_group BLOB,
+        first REAL NOT NULL, renewed REAL NOT NULL, PRIMARY KEY (key, peer)) WITHOUT ROWID""",
+    "CREATE TABLE announcements (multihash BLOB PRIMARY KEY, due REAL NOT NULL, taken INTEGER)",
+    """CREATE TABLE bans (
+        peer BLOB NOT NULL, cid BLOB NOT NULL, until REAL NOT NULL, reason TEXT NOT NULL,
+        PRIMARY KEY (peer, cid)) WITHOUT ROWID""",
+    "CREATE TABLE totals (peer BLOB PRIMARY KEY, sent INTEGER NOT NULL, received INTEGER NOT NULL, "
+    "seen REAL NOT NULL)",
+)
+
+
+def _schema_1(database: Database) -> None:
+    for statement in _SCHEMA_1:
+        database.execute(statement)
+
+
+_MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_schema_1,)
+"""In order; one that was shipped is never edited. Each runs in a transaction of its own."""
+
+
+class Connection:
+    """The connection, its lock, and the translation of its errors."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = RLock()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block did, durably, or nothing of it; blocks may be nested."""
+        with self._lock, database_errors(), self._database.atomic():
+            yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let several reads see one state."""
+        with self._lock:
+            yield
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return all rows of a query."""
+        with self._lock, database_errors():
+            return self._database.conn.execute(sql, values).fetchall()
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """Return the first row of a query, or None."""
+        with self._lock, database_errors():
+            return self._database.conn.execute(sql, values).fetchone()
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Run one statement; return how many rows it changed."""
+        with self._lock, database_errors():
+            return self._database.conn.execute(sql, values).rowcount
+
+    def insert(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Run one INSERT; return the new row's id."""
+        with self._lock, database_errors():
+            row_id = self._database.conn.execute(sql, values).lastrowid
+            assert row_id is not None
+            return row_id
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each row."""
+        with self._lock, database_errors():
+            self._database.conn.executemany(sql, rows)
+
+    def close(self) -> None:
+        """Close; a second call does nothing."""
+        with self._lock:
+            self._database.conn.close()
+
+
+def open_database(disk: Disk, path: Path, size: int) -> Connection:
+    """Open the database, bring its schema up to date and look for damage.
+
+    Args:
+        disk: Where it lies.
+        path: The file.
+        size: Its bytes now (0 = new).
+
+    Raises:
+        Damaged: It is not a database, or not whole.
+        StorageError: It cannot be read or written, or is of a newer version of shoal.
+    """
+    from sqlite_utils import Database, Migrations
+
+    with database_errors():
+        raw = disk.connect_database(path)
+    try:
+        with database_errors():
+            for pragma in _PRAGMAS:
+                raw.execute(pragma)
+            if 0 < size <= QUICK_CHECK_BYTES:
+                verdict = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if verdict != "ok":
+                    raise Damaged(f"the database is damaged: {verdict}")
+            database = Database(raw, execute_plugins=False)
+            migrations = Migrations("shoal")
+            for step in _MIGRATIONS:
+                migrations(name=step.__name__.lstrip("_"))(step)
+            known = {step.__name__.lstrip("_") for step in _MIGRATIONS}
+            if any(done.name not in known for done in migrations.applied(database)):
+                raise StorageError(
+                    f"{path} was written by a newer version of shoal: use that version"
+                )
+            if migrations.pending(database):
+                migrations.apply(database)
+    except BaseException:
+        raw.close()
+        raise
+    return Connection(database)
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn SQLite's errors into errors in words; mistakes in our SQL stay what they are."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                raise Damaged(f"the database is damaged ({error}): restart shoal") from error
+            case sqlite3.SQLITE_FULL:
+                raise DiskFull("no room for the database in the home folder: make room") from error
+            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN as code:
+                raise DiskFault(f"the database cannot be used (code {code}): {error}") from error
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                raise HomeBusy("another program uses the database of this home") from error
+            case _:
+                raise
+
+
+def signed(number: int) -> int:
+    """Return a 64-bit unsigned number (an inode of some file systems) as SQLite can keep it."""
+    return number - (1 << 64) if number >= 1 << 63 else number

@@ -1,0 +1,176 @@
+"""`copies.jsonl`: where our copies are, kept beside the database and simpler than it.
+
+One JSON object a line, appended and synced. It is what a lost or damaged database is rebuilt from.
+A new copy is written to the database first and here second, a removed one here first; so whatever
+the two disagree on after a crash has one answer (`recovery.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..wire.errors import InvalidText
+from ..wire.ids import Cid
+from .errors import disk_errors
+from .filesystem import DiskFile, Folder
+from .model import Copy, CopyState
+
+JOURNAL_NAME: Final = "copies.jsonl"
+_NEW_NAME: Final = "copies.jsonl.new"
+
+MAX_JOURNAL_BYTES: Final = 256 << 20
+"""Longer is no journal of ours: a million copies fit."""
+
+SPARE_LINES: Final = 1000
+"""The journal is written anew at start when it has so many lines more than twice its copies."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalCopy:
+    """A copy as the journal knows it."""
+
+    id: int
+    cid: Cid
+    path: Path
+    state: CopyState
+    """SHARED, FETCHING or COMPLETE."""
+    added: float
+
+
+class Journal:
+    """The open journal.
+
+    Attributes:
+        copies: The copies that were added and not removed, by id.
+        removed: Ids of copies that were removed.
+        damaged: Lines that could not be read.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self.copies: dict[int, JournalCopy] = {}
+        self.removed: set[int] = set()
+        self.damaged = 0
+        self._lines = 0
+        with disk_errors(f"opening {JOURNAL_NAME}"):
+            self._file, self._end = self._open()
+        if self._lines > 2 * len(self.copies) + SPARE_LINES:
+            self._compact()
+
+    def added(self, copy: Copy, now: float) -> None:
+        """Write down a new copy, or a new state of one."""
+        state = CopyState.FETCHING if not copy.finished else copy.state
+        self._note(_added(JournalCopy(copy.id, copy.cid, copy.path, state, now)))
+
+    def finished(self, copy_id: int) -> None:
+        """Write down that a fetched copy is in its place."""
+        self._note({"event": "finished", "copy": copy_id})
+
+    def drop(self, copy_id: int) -> None:
+        """Write down that a copy is ours no more."""
+        if copy_id in self.copies:
+            self._note({"event": "removed", "copy": copy_id})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _open(self) -> tuple[DiskFile, int]:
+        try:
+            file = self._folder.open(JOURNAL_NAME, writable=True)
+        except FileNotFoundError:
+            file = self._folder.create(JOURNAL_NAME, 0o600)
+            self._folder.sync()
+            return file, 0
+        data = bytearray(min(file.fstat().size, MAX_JOURNAL_BYTES))
+        del data[file.preadv([data], 0) :]
+        end = data.rfind(b"\n") + 1  # a line that a crash cut off was never acted upon
+        for line in bytes(data[:end]).splitlines():
+            self._read(line)
+        file.truncate(end)
+        return file, end
+
+    def _read(self, line: bytes) -> None:
+        self._lines += 1
+        try:
+            record = json.loads(line)
+            self._apply(record)
+        except (ValueError, KeyError, TypeError, InvalidText):
+            self.damaged += 1
+
+    def _apply(self, record: dict[str, Any]) -> None:
+        match record["event"]:
+            case "added":
+                copy = JournalCopy(
+                    int(record["copy"]),
+                    Cid.parse(record["cid"]),
+                    Path(record["path"]),
+                    CopyState(record["state"]),
+                    float(record["time"]),
+                )
+                self.copies[copy.id] = copy
+                self.removed.discard(copy.id)
+            case "finished":
+                known = self.copies[record["copy"]]
+                self.copies[known.id] = JournalCopy(
+                    known.id, known.cid, known.path, CopyState.COMPLETE, known.added
+                )
+            case "removed":
+                self.copies.pop(record["copy"], None)
+                self.removed.add(record["copy"])
+            case _:
+                raise KeyError(record["event"])
+
+    def _note(self, record: dict[str, Any]) -> None:
+        """Append one record and return once it is durable."""
+        line = _line(record)
+        with disk_errors(f"writing {JOURNAL_NAME}"):
+            try:
+                self._file.pwrite(line, self._end)
+                self._file.fdatasync()
+            except OSError:
+                self._file.truncate(self._end)
+                raise
+        self._end += len(line)
+        self._lines += 1
+        self._apply(record)
+
+    def _compact(self) -> None:
+        """Write the journal anew, with what still holds."""
+        with disk_errors(f"writing {JOURNAL_NAME}"):
+            if _NEW_NAME in self._folder.names():
+                self._folder.remove(_NEW_NAME)
+            file = self._folder.create(_NEW_NAME, 0o600)
+            data = b"".join(_lines(self.copies.values(), self.removed))
+            file.pwrite(data, 0)
+            file.fdatasync()
+            self._folder.rename(_NEW_NAME, self._folder, JOURNAL_NAME, replace=True)
+            self._folder.sync()
+        self._file.close()
+        self._file, self._end, self._lines = file, len(data), len(self.copies)
+
+
+def _lines(copies: Iterable[JournalCopy], removed: set[int]) -> Iterable[bytes]:
+    """Return the lines of a fresh journal; the highest id is kept so that none is used twice."""
+    yield from (_line(_added(copy)) for copy in copies)
+    if removed:
+        yield _line({"event": "removed", "copy": max(removed)})
+
+
+def _added(copy: JournalCopy) -> dict[str, Any]:
+    return {
+        "event": "added",
+        "copy": copy.id,
+        "cid": str(copy.cid),
+        "path": str(copy.path),
+        "state": copy.state.value,
+        "time": copy.added,
+    }
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record).encode() + b"\n"

@@ -1,0 +1,125 @@
+"""From a piece's number to its hash, file and place: a range lookup and arithmetic.
+
+Only file roots and the nodes above the wanted leaves are read; no list of all pieces is ever held.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from typing import Final
+
+from ..wire.ids import Cid
+from ..wire.leaves import Missing, leaf_range
+from ..wire.walk import Entry
+from .bits import Bits
+from .copies import Copies
+from .index import Index
+from .model import (
+    BITS_PER_ROW,
+    PIECE_BYTES,
+    PIECES_PER_BLOCK,
+    UNKNOWN_LENGTH,
+    LocalRun,
+    MissingNodes,
+    PieceTable,
+)
+
+MAX_DUPLICATES: Final = 1 << 16
+"""Pieces that `duplicates` names at once."""
+
+MAX_SAME_FILES: Final = 16
+"""Other places of one file that are considered as local sources."""
+
+
+class Pieces:
+    """What the pieces of all contents are, and which are to be had on this machine."""
+
+    def __init__(self, index: Index, copies: Copies, bits: Bits) -> None:
+        self._index = index
+        self._copies = copies
+        self._bits = bits
+
+    def table(self, cid: Cid, block: int) -> PieceTable | MissingNodes:
+        """See `Store.piece_table`."""
+        first = block * PIECES_PER_BLOCK
+        digests: list[bytes] = []
+        codes = bytearray()
+        lengths, files, offsets = array("I"), array("I"), array("Q")
+        missing: list[Cid] = []
+        for entry in self._index.entries_of_pieces(cid, first, PIECES_PER_BLOCK):
+            start = max(first, entry.first_piece)
+            count = min(first + PIECES_PER_BLOCK, entry.first_piece + entry.pieces) - start
+            leaf = start - entry.first_piece
+            found = leaf_range(entry.cid, entry.size, leaf, count, self._index.node)
+            if isinstance(found, Missing):
+                missing += found.cids
+                continue
+            digests += found
+            codes += bytes((entry.cid.hash_code,)) * count
+            lengths.extend(_lengths(entry, leaf, count))
+            files.extend(array("I", (entry.ordinal,)) * count)
+            offsets.extend(range(leaf * PIECE_BYTES, (leaf + count) * PIECE_BYTES, PIECE_BYTES))
+        if missing:
+            return MissingNodes(tuple(dict.fromkeys(missing)))
+        if not digests:
+            raise KeyError(f"{cid} has no pieces from {first} on, as far as is known")
+        return PieceTable(
+            first, len(digests), b"".join(digests), bytes(codes), lengths, files, offsets
+        )
+
+    def duplicates(self, cid: Cid, chunk: int) -> list[tuple[int, ...]] | MissingNodes:
+        """See `Store.duplicates`."""
+        content = self._index.content(cid)
+        if content is None or content.pieces is None:
+            raise KeyError(f"the index of {cid} is not complete")
+        first = chunk * BITS_PER_ROW
+        last = min(first + BITS_PER_ROW, content.pieces)
+        places: defaultdict[bytes, list[int]] = defaultdict(list)
+        for block in range(first // PIECES_PER_BLOCK, -(-last // PIECES_PER_BLOCK)):
+            table = self.table(cid, block)
+            if isinstance(table, MissingNodes):
+                return table
+            for at in range(table.count):
+                if table.lengths[at]:
+                    places[table.digests[32 * at : 32 * at + 32]].append(table.first + at)
+        groups = []
+        named = 0
+        for pieces in places.values():
+            if len(pieces) > 1 and named < MAX_DUPLICATES:
+                groups.append(tuple(pieces))
+                named += len(pieces)
+        return groups
+
+    def local_sources(self, copy_id: int, block: int) -> list[LocalRun]:
+        """See `Store.local_sources`."""
+        wanted = self._copies.get(copy_id)
+        if wanted is None:
+            raise KeyError(copy_id)
+        first = block * PIECES_PER_BLOCK
+        runs: list[LocalRun] = []
+        for entry in self._index.entries_of_pieces(wanted.cid, first, PIECES_PER_BLOCK):
+            start = max(first, entry.first_piece)
+            count = min(first + PIECES_PER_BLOCK, entry.first_piece + entry.pieces) - start
+            places = [(self._index.row_id(wanted.cid), entry.first_piece)]
+            places += self._index.same_files(wanted.cid, entry, MAX_SAME_FILES)
+            for content, its_first in places:
+                for other in self._copies.of_content(content):
+                    if other == copy_id and its_first == entry.first_piece:
+                        continue
+                    there = its_first + start - entry.first_piece
+                    runs += [
+                        LocalRun(start + at - there, length, other, at)
+                        for at, length in self._bits.runs(other, there, count)
+                    ]
+        return runs
+
+
+def _lengths(entry: Entry, leaf: int, count: int) -> array[int]:
+    """Return the lengths of a file's leaves; all are full but the last."""
+    if entry.size < 0:
+        return array("I", (UNKNOWN_LENGTH,))
+    lengths = array("I", (PIECE_BYTES,)) * count
+    if leaf + count == entry.pieces:
+        lengths[-1] = entry.size - (entry.pieces - 1) * PIECE_BYTES
+    return lengths

@@ -1,0 +1,141 @@
+"""Opening a home: a damaged database is set aside; database, journal and disk are made to agree.
+
+The journal is never ahead of the database but in two ways: a removal that a crash cut short (it
+stands in the journal first), and copies that a lost database does not know.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from .copies import signed_stat, working_name
+from .database import DATABASE_NAME, Connection, open_database
+from .errors import Damaged, disk_errors
+from .filesystem import Disk, Folder
+from .model import Copy, CopyState
+
+if TYPE_CHECKING:
+    from .store import Store
+
+MAX_PROBLEMS: Final = 200
+"""Sentences about what was found at start; the last says how many more there are."""
+
+_LOST_REASON: Final = "the database was lost: its files are to be hashed again"
+
+
+def open_or_set_aside(disk: Disk, home: Path, folder: Folder) -> tuple[Connection, list[str]]:
+    """Open the database; one that is damaged is moved aside and a new one begun."""
+    path = home / DATABASE_NAME
+    try:
+        return open_database(disk, path, _size(folder)), []
+    except Damaged as damage:
+        aside = _set_aside(folder)
+        problem = (
+            f"{damage}. It was moved to {home / aside}; copies are found again by "
+            "copies.jsonl, hashes, bans and remembered peers are lost"
+        )
+        return open_database(disk, path, 0), [problem]
+
+
+def _size(folder: Folder) -> int:
+    try:
+        return folder.stat(DATABASE_NAME).size
+    except FileNotFoundError:
+        return 0
+
+
+def _set_aside(folder: Folder) -> str:
+    """Move the database and its side files to names that are free; return the database's."""
+    with disk_errors("moving the damaged database aside"):
+        names = set(folder.names())
+        number = 1
+        while any(name.startswith(f"{DATABASE_NAME}.damaged-{number}") for name in names):
+            number += 1
+        aside = f"{DATABASE_NAME}.damaged-{number}"
+        for suffix in ("", "-wal", "-shm"):
+            if DATABASE_NAME + suffix in names:
+                folder.rename(DATABASE_NAME + suffix, folder, aside + suffix)
+        folder.sync()
+    return aside
+
+
+def reconcile(store: Store, now: float) -> list[str]:
+    """Bring database, journal and disk to agree; return what had to be said."""
+    problems: list[str] = []
+    if store.journal.damaged:
+        problems.append(f"{store.journal.damaged} lines of copies.jsonl cannot be read")
+    known = {copy.id: copy for copy in store.copies()}
+    for copy in known.values():
+        if copy.id in store.journal.removed:
+            store.remove_copy(copy.id)  # a crash came in between
+        elif copy.id not in store.journal.copies:
+            store.journal.added(copy, now)
+    problems += _recover_lost(store, set(known), now)
+    problems += _check_places(store)
+    if len(problems) > MAX_PROBLEMS:
+        problems[MAX_PROBLEMS - 1 :] = [f"and {len(problems) - MAX_PROBLEMS + 1} more problems"]
+    return problems
+
+
+def _recover_lost(store: Store, known: set[int], now: float) -> list[str]:
+    """Add what only the journal knows; its bits are lost, its bytes probably not."""
+    lost = [copy for copy in store.journal.copies.values() if copy.id not in known]
+    highest = max([0, *store.journal.copies, *store.journal.removed])
+    store.copy_rows.skip_ids(highest)
+    for copy in lost:
+        store.ensure_content(copy.cid, copy.path.name)
+        state = copy.state
+        name = working_name(copy.cid, copy.id)
+        if state is CopyState.FETCHING and not _exists(store, copy.path.with_name(name)):
+            state = CopyState.COMPLETE if _exists(store, copy.path) else state
+        reason = None if state is CopyState.FETCHING else _LOST_REASON
+        row = Copy(copy.id, copy.cid, copy.path, state, reason, True, name)
+        store.copy_rows.insert_known(row, state, copy.added)
+    if not lost:
+        return []
+    return [
+        f"the database did not know {len(lost)} of the copies in copies.jsonl: "
+        "they are hashed again, or fetched on"
+    ]
+
+
+def _exists(store: Store, path: Path) -> bool:
+    try:
+        store.disk.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _check_places(store: Store) -> list[str]:
+    """Look for every copy's root, by one stat each."""
+    problems: list[str] = []
+    for copy in store.copies():
+        if not copy.finished:
+            problems += _check_unfinished(store, copy)
+        elif not store.copy_rows.check_root(copy) and copy.state is not CopyState.DEGRADED:
+            problems.append(
+                f"{copy.path} is gone: it is not served; if it comes back, it is again after a "
+                f"restart, and shoal rm {copy.cid} forgets it"
+            )
+    return problems
+
+
+def _check_unfinished(store: Store, copy: Copy) -> list[str]:
+    """Find an unfinished copy at its working path, or at its final one after a crash."""
+    if _exists(store, copy.place) or copy.recheck:
+        return []
+    ours = store.working_inode(copy.id)
+    if ours is None:
+        return []
+    try:
+        moved = signed_stat(store.disk.stat(copy.path)).inode == ours
+    except OSError:
+        moved = False
+    if moved:
+        store.finish_copy(copy.id)
+        return store.check_copy(copy.id)
+    if held := store.copy_rows.lose_root(copy.id):
+        return [f"the unfinished {copy.place} is gone: {held} pieces of it are fetched again"]
+    return []
