@@ -49,7 +49,7 @@ class Shard:
 
     bits: int
     """Of the hash that this node consumes: log2 of its fanout."""
-    slots: tuple[Slot, ...]
+    children: tuple[Slot, ...]
 
 
 def name_hash(name: bytes) -> int:
