@@ -24,10 +24,10 @@ def up_command(settings: Settings, /, **flags: Any) -> int:
     """
 
     async def work(session: Session) -> None:
-        with session.interruptible():
-            async with session.own_node("up", flags) as node:
-                who = await node.id()
-                session.tell(Listening(who.peer_id, who.addrs))
+        async with session.own_node("up", flags) as node:
+            who = await node.id()
+            session.tell(Listening(who.peer_id, who.addrs))
+            with session.interruptible():
                 async with aclosing(node.events()) as events:
                     async for event in events:
                         session.tell(event)

@@ -35,6 +35,8 @@ class Script:
     busy: int = 0
     """How often opening our own is refused, as the home is in use."""
     tells: list[Any] = field(default_factory=list)
+    happens: list[Any] = field(default_factory=list)
+    """What its `events` tell, likewise."""
     rows: list[Event] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
@@ -47,11 +49,15 @@ class Script:
     async def events(self) -> AsyncIterator[Event]:
         for text in self.notices:
             yield Notice(text)
-        async for event in self._play():
+        async for event in self._play(self.happens):
             yield event
+        await trio.sleep_forever()
 
-    async def _play(self) -> AsyncIterator[Event]:
-        for item in self.tells:
+    def _tell(self) -> AsyncIterator[Event]:
+        return self._play(self.tells)
+
+    async def _play(self, items: list[Any]) -> AsyncIterator[Event]:
+        for item in items:
             match item:
                 case Event():
                     yield item
@@ -65,11 +71,11 @@ class Script:
 
     def share(self, path: str, **options: Any) -> Operation[Any]:
         self.asked.append(("share", path, options))
-        return Operation(self._play, Shared)  # type: ignore[arg-type]
+        return Operation(self._tell, Shared)  # type: ignore[arg-type]
 
     def get(self, target: str, destination: Any, **options: Any) -> Operation[Any]:
         self.asked.append(("get", target, destination, options))
-        return Operation(self._play, Complete)  # type: ignore[arg-type]
+        return Operation(self._tell, Complete)  # type: ignore[arg-type]
 
     async def pause(self, cid: str, path: Any = None) -> list[Paused]:
         self.asked.append(("pause", cid, path))
@@ -77,11 +83,11 @@ class Script:
 
     def verify(self, cid: str, path: Any = None) -> AsyncIterator[Event]:
         self.asked.append(("verify", cid, path))
-        return self._play()
+        return self._tell()
 
     def dht_find_providers(self, cid: str) -> AsyncIterator[Event]:
         self.asked.append(("dht_find_providers", cid))
-        return self._play()
+        return self._tell()
 
     async def dht_find_peer(self, peer_id: str) -> Event:
         self.asked.append(("dht_find_peer", peer_id))

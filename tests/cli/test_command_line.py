@@ -97,8 +97,9 @@ def test_json_stands_before_or_after_the_command(
 
 
 def test_where_settings_come_from(
-    shoal: Any, node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shoal: Any, node: Any, ctrl_c: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node.happens = [ctrl_c]
     home = tmp_path / "other"
     home.mkdir()
     (home / "config.toml").write_text('dht = "client"\nlisten = ["/ip4/127.0.0.1/tcp/1"]\n')

@@ -135,7 +135,7 @@ def test_flags_for_a_node_that_runs_already(shoal: Any, node: Any) -> None:
 
 def test_up_tells_what_happens_until_it_is_stopped(shoal: Any, node: Any, ctrl_c: Any) -> None:
     node.notices = ["port 4071 is in use"]
-    node.tells = [COMPLETE, ctrl_c]
+    node.happens = [COMPLETE, ctrl_c]
     done = shoal("up", "--json", "--listen", "/ip4/127.0.0.1/tcp/0", "--dht", "server")
     assert done.code == 0
     assert done.names == ["listening", "notice", "complete"]
