@@ -10,7 +10,6 @@ from typing import Final
 
 from blake3 import blake3
 
-from . import varint
 from .errors import ContentRefused, Misuse
 from .ids import BLAKE3, DAG_PB, RAW, SHA2_256, Cid
 
@@ -45,6 +44,12 @@ def cid_from(codec: int, code: int, digest: bytes) -> Cid:
     return Cid(codec, _MULTIHASH_PREFIX[code] + digest)
 
 
+EMPTY_MULTIHASHES: Final = frozenset(
+    cid_from(RAW, code, digest_of(code, b"")).multihash for code in HASH_CODES
+)
+"""Of the leaf of an empty file."""
+
+
 def node_cid(code: int, block: bytes) -> Cid:
     """Return the CID of a dag-pb node."""
     return cid_from(DAG_PB, code, digest_of(code, block))
@@ -74,11 +79,6 @@ def matches(cid: Cid, block: bytes | bytearray | memoryview) -> bool:
 def pieces_of(size: int) -> int:
     """Return how many leaves a file of `size` bytes has; an empty one has one."""
     return max(1, -(-size // CHUNK))
-
-
-def uvarint_size(value: int) -> int:
-    """Return the length of `value` as a varint."""
-    return len(varint.encode(value)) if value > 0x7F else 1
 
 
 def _short(cid: Cid) -> str:

@@ -122,10 +122,21 @@ def _decode_link(block: bytes, at: int, end: int) -> PBLink:
         at += length
     tsize = 0
     if at < end and block[at] == _TSIZE:
-        tsize, at = varint.decode(block, at + 1)
+        tsize, at = read_number(block, at + 1)
     if at != end:
         raise PeerFault("dag-pb", "unknown or misplaced fields in a link")
     return PBLink(cid, name, tsize)
+
+
+def read_number(block: bytes, at: int) -> tuple[int, int]:
+    """Read a varint: (value, offset behind it); the fast way for small ones.
+
+    Raises:
+        PeerFault: It is cut off or not in its shortest form.
+    """
+    if at < len(block) and block[at] < 0x80:
+        return block[at], at + 1
+    return varint.decode(block, at)
 
 
 def read_length(block: bytes, at: int, end: int) -> tuple[int, int]:
@@ -134,10 +145,7 @@ def read_length(block: bytes, at: int, end: int) -> tuple[int, int]:
     Raises:
         PeerFault: It is cut off.
     """
-    if at < end and block[at] < 0x80:
-        length, start = block[at], at + 1
-    else:
-        length, start = varint.decode(block, at)
+    length, start = read_number(block, at)
     if length > end - start:
         raise PeerFault("dag-pb", "a field is cut off")
     return length, start

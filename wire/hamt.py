@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import mmh3
@@ -127,13 +128,13 @@ def read_shard(node: PBNode, data: UnixFsData) -> Shard:
     if not 8 <= fanout <= MAX_FANOUT or fanout & (fanout - 1):
         raise ContentRefused(f"a large folder has nodes with {fanout} slots")
     width = len(f"{fanout - 1:X}")
+    numbers = _slot_numbers(fanout)
     slots: list[Slot] = []
     taken = 0
     previous = -1
     for link in node.links:
-        text = link.name[:width]
-        index = _slot_index(text, width)
-        if not previous < index < fanout:
+        index = numbers.get(link.name[:width], -1)
+        if index <= previous:
             raise ContentRefused("a node of a large folder has slots out of order")
         previous = index
         taken |= 1 << index
@@ -143,8 +144,8 @@ def read_shard(node: PBNode, data: UnixFsData) -> Shard:
     return Shard(fanout.bit_length() - 1, tuple(slots))
 
 
-def _slot_index(text: bytes, width: int) -> int:
-    """Return the number that stands in front of a link's name; -1 if it is not one."""
-    if len(text) != width or not all(digit in b"0123456789ABCDEF" for digit in text):
-        return -1
-    return int(text, 16)
+@cache
+def _slot_numbers(fanout: int) -> dict[bytes, int]:
+    """Return the slot for each text that may stand in front of a link's name."""
+    width = len(f"{fanout - 1:X}")
+    return {b"%0*X" % (width, index): index for index in range(fanout)}

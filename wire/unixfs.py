@@ -14,7 +14,7 @@ from typing import Final
 
 from . import varint
 from .blocks import CHUNK, WIDTH, cid_from, node_cid
-from .dag import encode_link, encode_node, read_length
+from .dag import encode_link, encode_node, read_length, read_number
 from .errors import ContentRefused, Misuse, PeerFault
 from .ids import RAW, SHA2_256, Cid
 
@@ -104,10 +104,10 @@ def _decode_data(raw: bytes) -> UnixFsData:
     sizes: list[int] = []
     at, end = 0, len(raw)
     while at < end:
-        tag, at = varint.decode(raw, at)
+        tag, at = read_number(raw, at)
         field, wire_type = tag >> 3, tag & 7
         if wire_type == 0:
-            value, at = varint.decode(raw, at)
+            value, at = read_number(raw, at)
             if field == 4:
                 sizes.append(value)
             else:
@@ -119,7 +119,7 @@ def _decode_data(raw: bytes) -> UnixFsData:
             elif field == 4:
                 stop = at + length
                 while at < stop:
-                    value, at = varint.decode(raw, at)
+                    value, at = read_number(raw, at)
                     sizes.append(value)
                 length = stop - at
             at += length

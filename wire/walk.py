@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from .blocks import CHUNK, check_cid, digest_of, matches
+from .blocks import CHUNK, EMPTY_MULTIHASHES, check_cid, matches
 from .census import Census, is_entry
 from .errors import ContentRefused, PeerFault
 from .hamt import HASH_BITS, Shard, Slot, slot_path
@@ -259,7 +259,7 @@ class Walk:
 
     def _raw_size(self, child: Named | Slot, at_root: bool) -> int:
         """Return the length of a file that is one leaf; -1 if only the leaf itself tells it."""
-        empty = child.cid.digest == digest_of(child.cid.hash_code, b"")
+        empty = child.cid.multihash in EMPTY_MULTIHASHES
         if at_root:
             return 0 if empty else -1
         if child.tsize > CHUNK or empty != (child.tsize == 0):
