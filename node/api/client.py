@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
+from ...storage.control_path import find_control_socket
 from ..client import Events, HashName, Links, OnLeave, Operation, PathText
 from ..errors import NoNode, Refused, ShoalError, error_of
 from ..events import (
@@ -64,7 +65,7 @@ async def connect(home: PathText) -> AsyncIterator[RunningNode]:
     Raises:
         NoNode: None does.
     """
-    path = control_socket(Path(home))
+    path = find_control_socket(Path(home))
     if not await _answers(path):
         raise NoNode(f"no node of {os.fspath(home)} runs; start one: shoal up")
     import httpx
@@ -75,14 +76,6 @@ async def connect(home: PathText) -> AsyncIterator[RunningNode]:
         transport=transport, base_url="http://shoal", timeout=timeout, trust_env=False
     ) as http:
         yield RunningNode(http)
-
-
-def control_socket(home: Path) -> Path:
-    """Return where the home's control socket is, or would be."""
-    try:
-        return Path((home / "control.path").read_text().strip())
-    except OSError:
-        return home / "control.sock"
 
 
 async def _answers(path: Path) -> bool:

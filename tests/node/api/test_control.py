@@ -276,3 +276,14 @@ async def test_a_path_too_long_for_a_socket_is_refused_in_words(node: Any, tmp_p
 def test_usage_errors_carry_their_code() -> None:
     assert UsageError("x").code == 2
     assert isinstance(Complete("c", "p", 1, 1.0).to_json()["skipped_links"], list)
+
+
+async def test_a_home_with_a_long_path_names_its_socket(
+    node: Any, tmp_path: Path, home: Path, nursery: trio.Nursery
+) -> None:
+    long = tmp_path / ("x" * 200)
+    long.mkdir()
+    (long / "control.path").write_text(f"{home / 'short.sock'}\n")
+    await nursery.start(server.serve_control, node, home / "short.sock")
+    async with connect(long) as client:
+        assert (await client.id()).running
