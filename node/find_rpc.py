@@ -127,7 +127,7 @@ class Rpc:
                 if not received:
                     raise trio.BrokenResourceError("the peer closed the stream unasked")
                 frames = reader.feed(received)
-            if len(frames) > 1 or reader.pending:
+            if len(frames) > 1 or reader.remainder:
                 raise PeerFault("kad-unasked-answer")
             answer = KadMessage.decode(frames[0])
             if answer.type is not request.type:

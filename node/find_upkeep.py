@@ -148,20 +148,22 @@ class Keeper:
         self._records_saved = now
         await self._join_again()
         pause = FIRST_RETRY
+        retry_at: float | None = None
         while True:
             self._poked = trio.Event()
             for job in self._upkeep.due(trio.current_time()):
                 await self._do(job)
-            wake = self._upkeep.next_due()
             if len(self._contacts.table):
-                pause = FIRST_RETRY
-            elif self._bootstrap or self._remembered:
-                wake = min(wake, trio.current_time() + pause)
-            with trio.move_on_at(wake):
-                await self._poked.wait()
-            if not len(self._contacts.table):
+                pause, retry_at = FIRST_RETRY, None
+            elif retry_at is None and (self._bootstrap or self._remembered):
+                retry_at = trio.current_time() + pause
+            elif retry_at is not None and trio.current_time() >= retry_at:
                 await self._join_again()
-                pause = min(2 * pause, MAX_RETRY)
+                pause, retry_at = min(2 * pause, MAX_RETRY), None
+                continue
+            wake = self._upkeep.next_due()
+            with trio.move_on_at(wake if retry_at is None else min(wake, retry_at)):
+                await self._poked.wait()
 
     async def _join_again(self) -> None:
         """Try the bootstrap peers, then the remembered ones, the last seen first."""
@@ -206,7 +208,7 @@ class Keeper:
             await self._look(self._host.peer_id.raw)
             self._upkeep.hasten(Job.REFRESH, trio.current_time())
             self._upkeep.hasten(Job.SAVE, trio.current_time())
-            self._poked.set()
+        self._poked.set()
         self.last_join = Joined(len(reached), tuple(failures))
         return self.last_join
 

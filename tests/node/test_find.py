@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 from multiaddr import Multiaddr
+from trio.testing import MockClock
 
 from shoal.dht.keyspace import nearest
 from shoal.dht.upkeep import UpkeepConfig
@@ -179,6 +180,13 @@ class World:
     by_addr: dict[Multiaddr, FakeHost] = field(default_factory=dict)
     dhts: list[Dht] = field(default_factory=list)
     hosts: list[FakeHost] = field(default_factory=list)
+    scopes: dict[PeerId, trio.CancelScope] = field(default_factory=dict)
+
+    def kill(self, hosts: Iterable[FakeHost]) -> None:
+        """Let nodes vanish without a word."""
+        for host in hosts:
+            host.alive = False
+            self.scopes[host.peer_id].cancel()
 
     async def node(
         self,
@@ -204,6 +212,7 @@ class World:
             host.alive = False
 
         await self.nursery.start(life)
+        self.scopes[host.peer_id] = scope
         self.hosts.append(host)
         self.dhts.append(dht)
         return host, dht, scope
@@ -247,7 +256,7 @@ def environment(seed: int) -> Environment:
 
 
 @pytest.fixture
-async def world(autojump_clock: trio.testing.MockClock) -> AsyncIterator[World]:
+async def world() -> AsyncIterator[World]:
     async with trio.open_nursery() as nursery:
         yield World(nursery)
         nursery.cancel_scope.cancel()
@@ -257,7 +266,7 @@ async def providers_of(dht: Dht, multihash: bytes) -> dict[PeerId, tuple[Multiad
     return {found.peer_id: found.addrs async for found in dht.find_providers(multihash)}
 
 
-async def test_forty_nodes_join_announce_and_find(world: World) -> None:
+async def test_forty_nodes_join_announce_and_find(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(40)
     announcers = world.dhts[3:6]
     for dht in announcers:
@@ -272,7 +281,7 @@ async def test_forty_nodes_join_announce_and_find(world: World) -> None:
         assert search.nothing is None
 
 
-async def test_records_lie_with_the_true_nearest(world: World) -> None:
+async def test_records_lie_with_the_true_nearest(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(40)
     await world.dhts[7].announce(CONTENT)
     await trio.sleep(1)
@@ -286,7 +295,9 @@ async def test_records_lie_with_the_true_nearest(world: World) -> None:
     assert holders == near
 
 
-async def test_what_nobody_has_is_not_found_and_the_reason_said(world: World) -> None:
+async def test_what_nobody_has_is_not_found_and_the_reason_said(
+    autojump_clock: MockClock, world: World
+) -> None:
     await world.swarm(10)
     search = world.dhts[1].find_providers(CONTENT)
     assert [item async for item in search] == []
@@ -299,7 +310,9 @@ async def test_what_nobody_has_is_not_found_and_the_reason_said(world: World) ->
     assert await lonely.announce(CONTENT) == 0
 
 
-async def test_a_dead_bootstrap_peer_is_named_with_its_reason(world: World) -> None:
+async def test_a_dead_bootstrap_peer_is_named_with_its_reason(
+    autojump_clock: MockClock, world: World
+) -> None:
     _, dht, _ = await world.node(0)
     joined = await dht.bootstrap([address(77)])
     assert joined.reached == 0
@@ -311,7 +324,9 @@ async def test_a_dead_bootstrap_peer_is_named_with_its_reason(world: World) -> N
     assert len(dht.table()) == 1
 
 
-async def test_a_client_is_found_but_serves_nobody_and_is_in_no_table(world: World) -> None:
+async def test_a_client_is_found_but_serves_nobody_and_is_in_no_table(
+    autojump_clock: MockClock, world: World
+) -> None:
     await world.swarm(25)
     host, client, _ = await world.node(50, mode="client")
     await client.bootstrap([world.hosts[0].addr])
@@ -325,7 +340,9 @@ async def test_a_client_is_found_but_serves_nobody_and_is_in_no_table(world: Wor
     assert await providers_of(stranger, CONTENT) == {host.peer_id: (host.addr,)}
 
 
-async def test_a_server_is_found_and_who_is_unknown_is_not(world: World) -> None:
+async def test_a_server_is_found_and_who_is_unknown_is_not(
+    autojump_clock: MockClock, world: World
+) -> None:
     await world.swarm(25)
     assert world.hosts[17].addr in await world.dhts[3].find_peer(world.hosts[17].peer_id)
     found = await world.dhts[3].look_for_peer(peer_id(12345))
@@ -334,11 +351,12 @@ async def test_a_server_is_found_and_who_is_unknown_is_not(world: World) -> None
     assert found.asked >= 3
 
 
-async def test_a_third_dies_and_what_was_announced_is_still_found(world: World) -> None:
+async def test_a_third_dies_and_what_was_announced_is_still_found(
+    autojump_clock: MockClock, world: World
+) -> None:
     await world.swarm(30)
     await world.dhts[2].announce(CONTENT)
-    for host in world.hosts[10:20]:
-        host.alive = False
+    world.kill(world.hosts[10:20])
     assert set(await providers_of(world.dhts[25], CONTENT)) == {world.hosts[2].peer_id}
     await trio.sleep(1800)
     dead = {host.peer_id for host in world.hosts[10:20]}
@@ -346,7 +364,9 @@ async def test_a_third_dies_and_what_was_announced_is_still_found(world: World) 
         assert not dead & {row.peer_id for row in dht.table()}
 
 
-async def test_after_a_day_of_churn_the_record_was_renewed(world: World) -> None:
+async def test_after_a_day_of_churn_the_record_was_renewed(
+    autojump_clock: MockClock, world: World
+) -> None:
     quiet = DhtConfig(upkeep=UpkeepConfig(refresh=7200, ask_silent=3600, save=7200))
     for number in range(10):
         _, dht, _ = await world.node(number, config=quiet)
@@ -356,8 +376,7 @@ async def test_after_a_day_of_churn_the_record_was_renewed(world: World) -> None
     for number in range(10, 20):  # those that took the record go, others come
         _, dht, _ = await world.node(number, config=quiet)
         await dht.bootstrap([world.hosts[1].addr])
-    for host in world.hosts[2:10]:
-        host.alive = False
+    world.kill(world.hosts[2:10])
     told: list[tuple[bytes, int]] = []
     world.dhts[1].on_announced.append(lambda multihash, peers: told.append((multihash, peers)))
     await trio.sleep(22.5 * 3600)
@@ -365,7 +384,7 @@ async def test_after_a_day_of_churn_the_record_was_renewed(world: World) -> None
     assert set(await providers_of(world.dhts[15], CONTENT)) == {world.hosts[1].peer_id}
 
 
-async def test_a_restart_needs_no_bootstrap_peer(world: World) -> None:
+async def test_a_restart_needs_no_bootstrap_peer(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(15)
     memory = ShortMemory()
     _, dht, scope = await world.node(50, memory=memory)
@@ -374,7 +393,7 @@ async def test_a_restart_needs_no_bootstrap_peer(world: World) -> None:
     scope.cancel()
     await trio.sleep(1)
     assert memory.peers(KAD)
-    world.hosts[4].alive = False  # and the first contact is gone for good
+    world.kill([world.hosts[4]])  # and the first contact is gone for good
     _, again, _ = await world.node(50, memory=memory)
     await trio.sleep(30)
     assert len(again.table()) >= 13
@@ -382,7 +401,7 @@ async def test_a_restart_needs_no_bootstrap_peer(world: World) -> None:
     assert set(await providers_of(world.dhts[1], CONTENT)) == {peer_id(50)}
 
 
-async def test_provider_records_outlive_a_restart(world: World) -> None:
+async def test_provider_records_outlive_a_restart(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(2)
     memory = ShortMemory()
     _, keeper, scope = await world.node(50, memory=memory)
@@ -396,7 +415,9 @@ async def test_provider_records_outlive_a_restart(world: World) -> None:
     assert again.statistics().records == 1
 
 
-async def test_many_contents_are_announced_for_few_lookups(world: World) -> None:
+async def test_many_contents_are_announced_for_few_lookups(
+    autojump_clock: MockClock, world: World
+) -> None:
     await world.swarm(30)
     dht = world.dhts[4]
     many = [b"\x12\x20" + n.to_bytes(32, "little") for n in range(200)]
@@ -412,7 +433,9 @@ async def test_many_contents_are_announced_for_few_lookups(world: World) -> None
     assert dht.statistics().announced == 199
 
 
-async def test_a_search_that_nobody_listens_to_ends_by_itself(world: World) -> None:
+async def test_a_search_that_nobody_listens_to_ends_by_itself(
+    autojump_clock: MockClock, world: World
+) -> None:
     await world.swarm(10)
     await world.dhts[2].announce(CONTENT)
     async with world.dhts[5].find_providers(CONTENT) as search:
@@ -421,7 +444,7 @@ async def test_a_search_that_nobody_listens_to_ends_by_itself(world: World) -> N
     assert search.over
 
 
-async def test_streams_are_used_again(world: World) -> None:
+async def test_streams_are_used_again(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(3)
     opened: list[PeerId] = []
     host, dht = world.hosts[0], world.dhts[0]
@@ -442,7 +465,7 @@ async def test_streams_are_used_again(world: World) -> None:
     assert len((await dht.nearest(CONTENT)).nearest) == 2
 
 
-async def test_turning_client_stops_serving(world: World) -> None:
+async def test_turning_client_stops_serving(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(3)
     world.dhts[1].set_mode("client")
     assert KAD not in world.hosts[1].handlers
@@ -510,7 +533,9 @@ HOSTILE: dict[str, Callable[[KadMessage], bytes | None]] = {
 
 
 @pytest.mark.parametrize("way", HOSTILE)
-async def test_a_hostile_peer_hinders_no_search(world: World, way: str) -> None:
+async def test_a_hostile_peer_hinders_no_search(
+    autojump_clock: MockClock, world: World, way: str
+) -> None:
     await world.swarm(6)
     await world.dhts[1].announce(CONTENT)
     liar = raw_node(world, 66, HOSTILE[way])
@@ -531,7 +556,7 @@ async def test_a_hostile_peer_hinders_no_search(world: World, way: str) -> None:
         assert liar.peer_id not in [row.peer_id for row in victim.table()]
 
 
-async def test_nobody_can_announce_for_another(world: World) -> None:
+async def test_nobody_can_announce_for_another(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(2)
     message = KadMessage(MessageType.ADD_PROVIDER, CONTENT, providers=(entry(7), entry(1)))
     stream = await world.hosts[1].open_stream(peer_id(0), [KAD])
@@ -544,7 +569,9 @@ async def test_nobody_can_announce_for_another(world: World) -> None:
     await stream.aclose()
 
 
-async def test_broken_requests_end_their_stream_and_are_counted(world: World) -> None:
+async def test_broken_requests_end_their_stream_and_are_counted(
+    autojump_clock: MockClock, world: World
+) -> None:
     await world.swarm(2)
     for data in (
         b"\x03\xff\xff\xff",
