@@ -1,0 +1,178 @@
+"""The transport of real nodes: TCP over IPv4 and IPv6, with names resolved on demand."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+import trio
+from multiaddr import Multiaddr
+from multiaddr.exceptions import Error as MultiaddrError
+
+from ...wire.addresses import host_port, is_name, tcp_addr
+
+BACKLOG = 128
+"""Inbound connections that the kernel keeps until we accept them."""
+
+MAX_RESOLVED = 16
+"""Addresses taken from one name."""
+
+RESOLVE_SECONDS = 10.0
+
+
+class TcpStream(trio.SocketStream):
+    """A TCP connection: trio's stream, with its addresses and reads into a given buffer."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        super().__init__(sock)  # sets TCP_NODELAY
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._remote = _addr(sock.getpeername())
+        self._local = _addr(sock.getsockname())
+
+    @property
+    def remote(self) -> Multiaddr:
+        """The other end's address."""
+        return self._remote
+
+    @property
+    def local(self) -> Multiaddr:
+        """Our end's address."""
+        return self._local
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Wait for bytes and put them at the buffer's start; 0 = the peer sends no more.
+
+        Raises:
+            trio.BrokenResourceError: The connection broke.
+            trio.ClosedResourceError: It was closed on our side.
+        """
+        try:
+            return await self.socket.recv_into(buffer)
+        except trio.ClosedResourceError:
+            raise
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+
+class TcpListener:
+    """A listening socket; a wildcard address stands for all interfaces of its family."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self._socket = sock
+        host, port = sock.getsockname()[:2]
+        self._addrs = tuple(
+            tcp_addr(ip, port)
+            for ip in (
+                _interface_addresses(sock.family)
+                if ipaddress.ip_address(host).is_unspecified
+                else [host]
+            )
+        )
+
+    @property
+    def addrs(self) -> Sequence[Multiaddr]:
+        """Concrete addresses that reach this socket."""
+        return self._addrs
+
+    async def accept(self) -> TcpStream:
+        """Wait for the next connection.
+
+        Raises:
+            OSError: Nothing can be accepted now (no file descriptor left).
+        """
+        while True:
+            sock, _ = await self._socket.accept()
+            try:
+                return TcpStream(sock)
+            except OSError:
+                sock.close()  # it was gone before we could look at it
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+class TcpTransport:
+    """Dials and listens on `/ip4|ip6/…/tcp/…`."""
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Return whether it is a plain TCP address or a name."""
+        return host_port(addr) is not None or is_name(addr)
+
+    async def dial(self, addr: Multiaddr) -> TcpStream:
+        """Connect; the caller brings the deadline."""
+        pair = host_port(addr)
+        if pair is None:
+            raise OSError(f"{addr} is no TCP address")
+        host, port = pair
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        target = (await trio.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))[0][4]
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            await sock.connect(target)
+            return TcpStream(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def listen(self, addr: Multiaddr) -> TcpListener:
+        """Listen; port 0 takes a free one."""
+        pair = host_port(addr)
+        if pair is None:
+            raise OSError(f"{addr} is no TCP address")
+        host, port = pair
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        target = (await trio.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))[0][4]
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            await sock.bind(target)
+            sock.listen(BACKLOG)
+            return TcpListener(sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def resolve(self, addr: Multiaddr) -> Sequence[Multiaddr]:
+        """Replace names by addresses; an address without names comes back as it is.
+
+        Raises:
+            OSError: The name does not resolve.
+        """
+        if not is_name(addr):
+            return [addr]
+        try:
+            with trio.fail_after(RESOLVE_SECONDS):
+                found = await addr.resolve()
+        except trio.TooSlowError:
+            raise OSError("the name did not resolve in time") from None
+        except (MultiaddrError, ValueError) as error:
+            raise OSError(f"the name does not resolve: {error}") from error
+        if not found:
+            raise OSError("the name does not resolve")
+        return list(found)[:MAX_RESOLVED]
+
+
+def _addr(name: tuple[str, int] | tuple[str, int, int, int]) -> Multiaddr:
+    host, port = name[:2]
+    return tcp_addr(host, port)
+
+
+def _interface_addresses(family: int) -> list[str]:
+    """Return this machine's addresses of the family, loopback last."""
+    import psutil
+
+    found: list[str] = []
+    up = psutil.net_if_stats()
+    for name, entries in psutil.net_if_addrs().items():
+        if name in up and not up[name].isup:
+            continue
+        found += [entry.address for entry in entries if entry.family == family]
+    # Link-local IPv6 addresses mean nothing to others without a zone of theirs.
+    usable = [ip for ip in found if not ip.lower().startswith("fe80:")]
+    ranked = sorted(set(usable), key=lambda ip: (ipaddress.ip_address(ip).is_loopback, ip))
+    return ranked or ["127.0.0.1" if family == socket.AF_INET else "::1"]
