@@ -10,7 +10,7 @@ from ..node.errors import NotFound
 from ..node.events import Lookup
 from .copies import cid_of
 from .session import Session, run
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 
 @click.group("dht")
@@ -20,7 +20,7 @@ def dht_command() -> None:
 
 @dht_command.command("find-peer")
 @click.argument("peer_id", metavar="ID")
-@output_options
+@common_options
 @click.pass_obj
 def find_peer(settings: Settings, /, peer_id: str) -> int:
     """Find the addresses of the peer ID."""
@@ -34,7 +34,7 @@ def find_peer(settings: Settings, /, peer_id: str) -> int:
 
 @dht_command.command("find-providers")
 @click.argument("target", metavar="CID")
-@output_options
+@common_options
 @click.pass_obj
 def find_providers(settings: Settings, /, target: str) -> int:
     """Find who announced a content; exit 3 if nobody did."""
@@ -57,7 +57,7 @@ def find_providers(settings: Settings, /, target: str) -> int:
 
 
 @dht_command.command("table")
-@output_options
+@common_options
 @click.pass_obj
 def table(settings: Settings, /) -> int:
     """List the routing table."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import click
 import trio
 
 from ..node.client import Client, Links
-from ..node.errors import Interrupted, ShoalError
-from ..node.events import Complete, Progress
+from ..node.errors import Interrupted, NodeStopped, ShoalError
+from ..node.events import Complete, Event, Progress
 from ..node.link import Link, parse_peers
 from .session import Session, run
-from .settings import Settings, node_options, output_options, peer_option
+from .settings import Settings, common_options, node_options, peer_option
 
 PAUSE_SECONDS = 10.0
 """How long pausing may take after Ctrl-C: the last batch is synced to disk."""
@@ -37,7 +37,7 @@ PAUSE_SECONDS = 10.0
     help="Which symbolic links of the content to make: those that stay inside it, all or none.",
 )  # fmt: skip
 @node_options
-@output_options
+@common_options
 @click.pass_obj
 def get_command(
     settings: Settings,
@@ -56,26 +56,57 @@ def get_command(
     """
 
     async def work(session: Session) -> None:
-        link = Link.parse(target)
+        Link.parse(target)
         parse_peers([*peers, *flags["bootstrap"]])
-        async with session.working_node("get", flags) as (client, handed):
-            asked = [*peers, *(flags["bootstrap"] if handed else ())]
-            last: Progress | Complete | None = None
-            with session.interruptible() as scope:
-                operation = client.get(
-                    target, output, peers=asked, timeout=timeout, links=links, leave="continue"
-                )
-                async with aclosing(aiter(operation)) as events:
-                    async for event in events:
-                        if isinstance(event, Complete):
-                            event = replace(event, seconds=session.settings.elapsed)
-                        if isinstance(event, Progress | Complete):
-                            last = event
-                        session.tell(event)
-            if scope.cancelled_caught and not isinstance(last, Complete):
-                await _pause(client, str(link.cid), last)
+        fetch = _Fetch(target, output, peers, timeout, links)
+        while not await fetch.run(session, flags):
+            session.output.say("the process that fetched this has ended; going on")
 
     return run(settings, work)
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """What to fetch, and how."""
+
+    target: str
+    output: Path | None
+    peers: tuple[str, ...]
+    timeout: float | None
+    links: Links
+
+    async def run(self, session: Session, flags: dict[str, Any]) -> bool:
+        """Fetch; return False if a node that is not ours ended too early, but we may go on."""
+        async with session.working_node("get", flags) as worker:
+            last: Progress | Complete | None = None
+            operation = worker.client.get(
+                self.target,
+                self.output,
+                peers=[*self.peers, *(flags["bootstrap"] if worker.handed else ())],
+                timeout=self.timeout,
+                links=self.links,
+                leave="continue",
+            )
+            with session.interruptible() as scope:
+                try:
+                    async with aclosing(aiter(operation)) as events:
+                        async for event in events:
+                            last = _tell(session, event) or last
+                except NodeStopped:
+                    if not worker.passing:
+                        raise
+                    return False
+            if scope.cancelled_caught and not isinstance(last, Complete):
+                await _pause(worker.client, str(Link.parse(self.target).cid), last)
+        return True
+
+
+def _tell(session: Session, event: Event) -> Progress | Complete | None:
+    """Tell an event, and return it if it says how far the fetch is."""
+    if isinstance(event, Complete):
+        event = replace(event, seconds=session.settings.elapsed)
+    session.tell(event)
+    return event if isinstance(event, Progress | Complete) else None
 
 
 async def _pause(client: Client, cid: str, last: Progress | None) -> None:

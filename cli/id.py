@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from .session import Session, run
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 
 @click.command("id")
-@output_options
+@common_options
 @click.pass_obj
 def id_command(settings: Settings, /) -> int:
     """Show the peer id of this home, and where its node can be reached."""

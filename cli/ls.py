@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from .session import Session, run
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 
 @click.command("ls")
-@output_options
+@common_options
 @click.pass_obj
 def ls_command(settings: Settings, /) -> int:
     """List the copies of this home: content id, state, size, pieces, path."""

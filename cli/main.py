@@ -16,7 +16,7 @@ from types import TracebackType
 
 import click
 
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 COMMANDS = {
     "up": "Run a node until it is stopped.",
@@ -60,18 +60,10 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--home",
-    metavar="DIR",
-    envvar="SHOAL_HOME",
-    help="The folder with the node's key and database. [default: the platform's place for data]",
-)
-@output_options
+@common_options
 @click.version_option(package_name="shoal", prog_name="shoal")
-@click.pass_context
-def root(context: click.Context, home: str | None) -> None:
+def root() -> None:
     """Move files of any size straight between machines, found and verified by their hash."""
-    context.ensure_object(Settings).home_text = home
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     An unexpected error is not caught: the hook says one sentence, Python exits with 1.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    settings = Settings(json=_asked_for(given, "SHOAL_JSON", "--json"))
+    settings = Settings(
+        home_text=os.environ.get("SHOAL_HOME"), json=_asked_for(given, "SHOAL_JSON", "--json")
+    )
     sys.excepthook = partial(_unexpected, settings)
     try:
         code = root.main(given, prog_name="shoal", standalone_mode=False, obj=settings)

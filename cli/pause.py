@@ -6,12 +6,12 @@ import click
 
 from .copies import cid_of, copy_arguments, whole_path
 from .session import Session, run
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 
 @click.command("pause")
 @copy_arguments
-@output_options
+@common_options
 @click.pass_obj
 def pause_command(settings: Settings, /, target: str, path: str | None) -> int:
     """Pause the fetches of a content, or only the one to PATH; its pieces are kept."""

@@ -6,12 +6,12 @@ import click
 
 from .copies import cid_of, copy_arguments, whole_path
 from .session import Session, run
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 
 @click.command("resume")
 @copy_arguments
-@output_options
+@common_options
 @click.pass_obj
 def resume_command(settings: Settings, /, target: str, path: str | None) -> int:
     """Go on with the paused fetches of a content, or only the one to PATH."""

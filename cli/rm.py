@@ -6,13 +6,13 @@ import click
 
 from .copies import cid_of, copy_arguments, whole_path
 from .session import Session, run
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 
 @click.command("rm")
 @copy_arguments
 @click.option("--delete-data", is_flag=True, help="Delete the shared or finished files, too.")
-@output_options
+@common_options
 @click.pass_obj
 def rm_command(settings: Settings, /, target: str, path: str | None, delete_data: bool) -> int:
     """Forget the copies of a content, or only the one at PATH.

@@ -26,12 +26,26 @@ from .settings import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-BUSY_SECONDS = 5.0
-"""How long a home may be locked without a control socket: its node starts or stops just now."""
+BUSY_SECONDS = 15.0
+"""How long a home may be locked without a control socket: its node starts or stops just now.
+
+A node that ends cleanly does so within 10 s.
+"""
 
 BUSY_STEP_SECONDS = 0.1
 
 Work = Callable[["Session"], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The node that does a command's work."""
+
+    client: Client
+    handed: bool
+    """It runs in another process."""
+    passing: bool
+    """That process ends when its own command does; whoever relies on it must go on alone then."""
 
 
 @dataclass
@@ -85,12 +99,11 @@ class Session:
             yield client
 
     @asynccontextmanager
-    async def working_node(
-        self, purpose: Purpose, flags: dict[str, Any]
-    ) -> AsyncIterator[tuple[Client, bool]]:
-        """Give the work to the node of this home, or to one of our own.
+    async def working_node(self, purpose: Purpose, flags: dict[str, Any]) -> AsyncIterator[Worker]:
+        """Give the work to the node of this home, or to one of our own; tells which.
 
-        Tells `node` or `listening`; yields the node, and whether it runs in another process.
+        A flag about the node itself comes too late for one that runs; `bootstrap` then only names
+        further peers to ask.
         """
         config = self.config(flags)
         async with AsyncExitStack() as stack:
@@ -98,13 +111,13 @@ class Session:
             who = await client.id()
             if handed:
                 self.tell(Handed(who.peer_id, who.addrs))
-                ignored = [f"--{name}" for name in ("listen", "announce", "dht") if flags[name]]
-                if ignored:
-                    self.output.say(f"{', '.join(ignored)} ignored: the node runs already")
+                for name in ("listen", "announce", "dht"):
+                    if flags[name]:
+                        self.output.say(f"--{name} is ignored: the node runs already")
             else:
                 self.tell(Listening(who.peer_id, who.addrs))
                 self.nursery.start_soon(self._tell_notices, client)
-            yield client, handed
+            yield Worker(client, handed, handed and who.purpose in ("share", "get"))
 
     @asynccontextmanager
     async def own_node(self, purpose: Purpose, flags: dict[str, Any]) -> AsyncIterator[Client]:

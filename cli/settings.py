@@ -50,8 +50,13 @@ def _set_verbose(context: click.Context, _: click.Parameter, value: bool) -> Non
     settings.verbose = settings.verbose or value
 
 
-def output_options(function: F) -> F:
-    """Add `--json` and `-v`, which stand before or after the command."""
+def _set_home(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    settings = context.ensure_object(Settings)
+    settings.home_text = value or settings.home_text
+
+
+def common_options(function: F) -> F:
+    """Add `--home`, `--json` and `-v`, which stand before or after the command."""
     for option in (
         click.option(
             "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbose,
@@ -60,6 +65,11 @@ def output_options(function: F) -> F:
         click.option(
             "--json", is_flag=True, expose_value=False, callback=_set_json,
             help="One JSON object a line on standard output (docs/events.md).",
+        ),
+        click.option(
+            "--home", metavar="DIR", expose_value=False, callback=_set_home,
+            help="The folder with the node's key and database. [default: SHOAL_HOME, or the "
+            "platform's place for data]",
         ),
     ):  # fmt: skip
         function = option(function)

@@ -11,11 +11,11 @@ import click
 import trio
 
 from ..node.client import Client, HashName
-from ..node.errors import Interrupted
+from ..node.errors import Interrupted, NodeStopped
 from ..node.events import Shared
 from ..node.link import parse_peers
 from .session import Session, run
-from .settings import Settings, node_options, output_options, peer_option
+from .settings import Settings, common_options, node_options, peer_option
 
 
 @click.command("share")
@@ -31,7 +31,7 @@ from .settings import Settings, node_options, output_options, peer_option
 )  # fmt: skip
 @peer_option("Stay connected with this peer, so that it can fetch. May be repeated.")
 @node_options
-@output_options
+@common_options
 @click.pass_obj
 def share_command(
     settings: Settings,
@@ -66,15 +66,46 @@ def share_command(
             async with session.any_node() as client:
                 await _hash(session, client, path, {**options, "peers": []})
             return
-        async with session.working_node("share", flags) as (client, handed):
-            asked = [*peers, *(flags["bootstrap"] if handed else ())]
-            await _hash(session, client, path, {**options, "peers": asked})
-            if not handed:
-                session.output.say("serving it; leave this running, Ctrl-C stops it")
-                with session.interruptible():
-                    await trio.sleep_forever()
+        while not await _serve(session, path, peers, options, flags):
+            session.output.say("the process that served this has ended; going on")
 
     return run(settings, work)
+
+
+async def _serve(
+    session: Session,
+    path: Path,
+    peers: tuple[str, ...],
+    options: dict[str, Any],
+    flags: dict[str, Any],
+) -> bool:
+    """Share, and stay while the content is served only because of us.
+
+    Returns False if a node that is not ours ended, but we may go on: then all is hashed already.
+    """
+    async with session.working_node("share", flags) as worker:
+        asked = [*peers, *(flags["bootstrap"] if worker.handed else ())]
+        try:
+            await _hash(session, worker.client, path, {**options, "peers": asked})
+            if session.interrupted or (worker.handed and not worker.passing):
+                return True
+            session.output.say("serving it; leave this running, Ctrl-C stops it")
+            with session.interruptible():
+                if worker.passing:
+                    await _until_stopped(worker.client)
+                    return False
+                await trio.sleep_forever()
+        except NodeStopped:
+            if not worker.passing:
+                raise
+            return False
+    return True
+
+
+async def _until_stopped(client: Client) -> None:
+    async with aclosing(client.events()) as events:
+        async for _ in events:
+            pass
 
 
 async def _hash(session: Session, client: Client, path: Path, options: dict[str, Any]) -> None:

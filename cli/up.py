@@ -9,12 +9,12 @@ import click
 
 from ..node.events import Listening
 from .session import Session, run
-from .settings import Settings, node_options, output_options
+from .settings import Settings, common_options, node_options
 
 
 @click.command("up")
 @node_options
-@output_options
+@common_options
 @click.pass_obj
 def up_command(settings: Settings, /, **flags: Any) -> int:
     """Run a node until it is stopped.

@@ -10,12 +10,12 @@ from ..node.errors import IntegrityError
 from ..node.events import Verified
 from .copies import cid_of, copy_arguments, whole_path
 from .session import Session, run
-from .settings import Settings, output_options
+from .settings import Settings, common_options
 
 
 @click.command("verify")
 @copy_arguments
-@output_options
+@common_options
 @click.pass_obj
 def verify_command(settings: Settings, /, target: str, path: str | None) -> int:
     """Hash the copies of a content again, or only the one at PATH; exit 4 if one is damaged."""

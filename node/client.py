@@ -89,7 +89,11 @@ class Client(Protocol):
         ...
 
     def events(self) -> Events[Event]:
-        """Tell what happens in the node from now on: notices, announcements, finished fetches."""
+        """Tell what happens in the node until it stops.
+
+        First the notices since its start (a bounded number), then new ones, announcements and
+        finished fetches.
+        """
         ...
 
     def share(

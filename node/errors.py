@@ -60,6 +60,10 @@ class NoNode(Refused):
     """No node of this home runs."""
 
 
+class NodeStopped(Refused):
+    """The node that did the work has ended, or hung up."""
+
+
 class Interrupted(ShoalError):
     """The user stopped it."""
 

@@ -228,6 +228,8 @@ class Identity(Event):
     home: str
     running: bool
     addrs: tuple[str, ...] = ()
+    purpose: str | None = None
+    """up, share or get: what the node runs for; `up` stays, the others end with their command."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import trio
 
 from ...storage.control_path import find_control_socket
 from ..client import Events, HashName, Links, OnLeave, Operation, PathText
-from ..errors import NoNode, Refused, ShoalError, error_of
+from ..errors import NodeStopped, NoNode, Refused, ShoalError, error_of
 from ..events import (
     Complete,
     Contact,
@@ -266,7 +266,7 @@ class RunningNode:
         except httpx.TimeoutException as error:
             raise Refused(f"the node gave no answer for {ANSWER_SECONDS:.0f} s") from error
         except httpx.TransportError as error:
-            raise Refused(STOPPED) from error
+            raise NodeStopped(STOPPED) from error
 
 
 class _Lines:

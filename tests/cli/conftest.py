@@ -32,6 +32,8 @@ class Script:
 
     running: bool = False
     """Whether a node of this home runs in another process."""
+    purpose: str = "up"
+    """Of the node that runs."""
     busy: int = 0
     """How often opening our own is refused, as the home is in use."""
     tells: list[Any] = field(default_factory=list)
@@ -44,14 +46,16 @@ class Script:
     closed: int = 0
 
     async def id(self) -> Identity:
-        return Identity("12D3me", "/home", self.running, ("/ip4/127.0.0.1/tcp/1/p2p/12D3me",))
+        addrs = ("/ip4/127.0.0.1/tcp/1/p2p/12D3me",)
+        return Identity("12D3me", "/home", self.running, addrs, self.purpose)
 
     async def events(self) -> AsyncIterator[Event]:
         for text in self.notices:
             yield Notice(text)
         async for event in self._play(self.happens):
             yield event
-        await trio.sleep_forever()
+        if not self.running:
+            await trio.sleep_forever()
 
     def _tell(self) -> AsyncIterator[Event]:
         return self._play(self.tells)

@@ -105,7 +105,7 @@ def test_where_settings_come_from(
     (home / "config.toml").write_text('dht = "client"\nlisten = ["/ip4/127.0.0.1/tcp/1"]\n')
     monkeypatch.setenv("SHOAL_LISTEN", "/ip4/127.0.0.1/tcp/2")
     assert shoal("--home", str(home), "up").code == 0
-    assert shoal("--home", str(home), "up", "--listen", "/ip4/127.0.0.1/tcp/3").code == 0
+    assert shoal("up", "--home", str(home), "--listen", "/ip4/127.0.0.1/tcp/3").code == 0
     assert [(config.dht, config.listen) for _, config, _, _ in node.opened] == [
         ("client", ("/ip4/127.0.0.1/tcp/2",)),
         ("client", ("/ip4/127.0.0.1/tcp/3",)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shoal.node.errors import DiskError, NotFound
+from shoal.node.errors import DiskError, NodeStopped, NotFound
 from shoal.node.events import (
     Announced,
     Complete,
@@ -130,7 +130,7 @@ def test_flags_for_a_node_that_runs_already(shoal: Any, node: Any) -> None:
     done = shoal("--json", "get", CID, "--bootstrap", bootstrap, "--dht", "client")
     assert done.code == 0
     assert node.asked[0][3]["peers"] == [bootstrap]
-    assert "--dht ignored" in done.err
+    assert "--dht is ignored" in done.err
 
 
 def test_up_tells_what_happens_until_it_is_stopped(shoal: Any, node: Any, ctrl_c: Any) -> None:
@@ -172,6 +172,45 @@ def test_notices_of_our_own_node_are_told(shoal: Any, node: Any, ctrl_c: Any) ->
     done = shoal("share", "x")
     assert done.code == 0
     assert "/data/x was changed" in done.err
+
+
+def test_a_fetch_goes_on_when_a_passing_node_ends(shoal: Any, node: Any) -> None:
+    """Another `get` had the home; its node ended with it."""
+    node.running, node.purpose = True, "get"
+
+    def ended() -> None:
+        node.running = False
+        node.tells = [COMPLETE]
+        raise NodeStopped("the node stopped")
+
+    node.tells = [PROGRESS, ended]
+    done = shoal("--json", "get", CID)
+    assert (done.code, done.names) == (0, ["node", "progress", "listening", "complete"])
+
+
+def test_a_fetch_does_not_take_the_home_of_a_service(shoal: Any, node: Any) -> None:
+    node.running = True
+    node.tells = [PROGRESS, NodeStopped("the node stopped")]
+    done = shoal("--json", "get", CID)
+    assert (done.code, done.names) == (6, ["node", "progress", "error"])
+    assert not node.opened
+
+
+def test_a_share_stays_beside_a_passing_node_and_goes_on(
+    shoal: Any, node: Any, ctrl_c: Any
+) -> None:
+    node.running, node.purpose = True, "share"
+
+    def ended() -> None:
+        node.running = False
+        node.happens = []
+        node.tells = [SHARED, ctrl_c]
+        raise NodeStopped("the node stopped")
+
+    node.tells = [SHARED]
+    node.happens = [ended]
+    done = shoal("--json", "share", "film.bin")
+    assert (done.code, done.names) == (0, ["node", "shared", "listening", "shared"])
 
 
 ROWS: dict[str, tuple[tuple[str, ...], Any, str]] = {
