@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from multiaddr import Multiaddr
@@ -18,6 +19,10 @@ MAX_ADDR_BYTES: Final = 1024
 
 MAX_PARTS: Final = 16
 """Parts of one multiaddr; a relayed WebTransport address has nine."""
+
+CACHED: Final = 16384
+"""Addresses whose meaning is remembered: taking one apart costs 50 to 100 microseconds, and the
+same few are named in every answer of the DHT."""
 
 _IP4: Final = 4
 _TCP: Final = 6
@@ -61,6 +66,7 @@ def parse_multiaddr(text: str) -> Multiaddr:
     )
 
 
+@lru_cache(CACHED)
 def multiaddr_from_bytes(data: bytes) -> Multiaddr:
     """Read a binary multiaddr that came over the wire.
 
@@ -81,8 +87,9 @@ def multiaddr_from_bytes(data: bytes) -> Multiaddr:
     return addr
 
 
-def _parts(addr: Multiaddr) -> list[tuple[int, str]]:
-    return [(protocol.code, value or "") for protocol, value in addr.items()]
+@lru_cache(CACHED)
+def _parts(addr: Multiaddr) -> tuple[tuple[int, str], ...]:
+    return tuple((protocol.code, value or "") for protocol, value in addr.items())
 
 
 def peer_of(addr: Multiaddr) -> PeerId | None:
@@ -93,6 +100,7 @@ def peer_of(addr: Multiaddr) -> PeerId | None:
     return None
 
 
+@lru_cache(CACHED)
 def without_peer(addr: Multiaddr) -> Multiaddr:
     """Return the address without the peer id at its end."""
     peer = peer_of(addr)
@@ -191,6 +199,7 @@ def is_dialable_ip(ip: IpAddress) -> bool:
     return not (isinstance(ip, ipaddress.IPv4Address) and (ip.is_reserved or int(ip) >> 24 == 0))
 
 
+@lru_cache(CACHED)
 def acceptable(addr: Multiaddr, connection: Scope) -> bool:
     """Return whether to take (and dial) an address that a peer told us (scope rule).
 
@@ -211,6 +220,7 @@ def is_tellable(addr: Multiaddr, connection: Scope) -> bool:
     return acceptable(addr, connection)
 
 
+@lru_cache(CACHED)
 def ip_group(addr: Multiaddr) -> bytes | None:
     """Return the group of a global address: its IPv4 /16 or IPv6 /32; None if it is not global."""
     ip = ip_of(addr)
