@@ -25,6 +25,9 @@ HEARD_LIFE = 1800.0
 MAX_CANDIDATES = 256
 """Peers that wait to be asked whether they serve the DHT (go: 256)."""
 
+JUST_HEARD = 60.0
+"""Seconds since its last answer for which a contact need not be asked whether it serves."""
+
 CHECKERS = 8
 """Such questions asked at the same time."""
 
@@ -124,7 +127,12 @@ class Contacts:
         """Ask the peers in line, one after the other; several of these run at once."""
         async for peer in self._take:
             self._waiting.discard(peer)
-            await self.check(peer)
+            contact = self.table.get(peer)
+            heard_lately = contact is not None and (
+                not contact.failures and trio.current_time() - contact.seen < JUST_HEARD
+            )
+            if not heard_lately:  # (most new peers were met because we asked them)
+                await self.check(peer)
 
     async def check(self, peer: PeerId, addrs: Iterable[Multiaddr] = ()) -> str | None:
         """Ask a peer for our own neighbours; who answers comes into the table.
