@@ -10,11 +10,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
 from types import TracebackType
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from .settings import Settings, common_options
 
@@ -53,6 +55,15 @@ class Commands(click.Group):
         command: click.Command = getattr(module, f"{cmd_name}_command")
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was named; a mistyped one is told the nearest."""
+        near = get_close_matches(args[0], COMMANDS, 1)
+        if args[0] not in COMMANDS and near:
+            ctx.fail(f"No such command {args[0]!r}, did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
@@ -80,6 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = root.main(given, prog_name="shoal", standalone_mode=False, obj=settings)
     except click.Abort:
         return _fail(settings, 130, "interrupted")
+    except NoArgsIsHelpError as error:
+        if settings.json:
+            return _fail(settings, 2, "a command is missing; see: shoal --help")
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "shoal"
         return _fail(settings, 2, f"{error.format_message().rstrip('.')}; see: {where} --help")

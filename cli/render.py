@@ -94,7 +94,8 @@ class People:
                 self._complete(event)
             case Failure():
                 self._settle()
-                self._console.print(Text(f"shoal: {printable(event.message)}", "bold red"))
+                text = Text(f"shoal: {printable(event.message)}", "bold red")
+                self._console.print(text, soft_wrap=True)
             case Verified():
                 self._settle()
                 self._result(_row(event))

@@ -48,6 +48,15 @@ def test_the_help_lists_every_command(shoal: Any) -> None:
         assert text.split()[0] in done.out
 
 
+@pytest.mark.parametrize("arguments", [(), ("dht",)])
+def test_without_a_command_the_help_is_shown(shoal: Any, arguments: tuple[str, ...]) -> None:
+    done = shoal(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "\nCommands:\n" in done.err
+    done = shoal("--json")
+    assert (done.code, done.names) == (2, ["error"])
+
+
 @pytest.mark.parametrize("name", [*COMMANDS, "dht table", "dht find-peer", "dht find-providers"])
 def test_every_command_has_help_and_takes_json_and_v(shoal: Any, name: str) -> None:
     done = shoal(*name.split(), "--help")
@@ -61,6 +70,8 @@ def test_every_command_has_help_and_takes_json_and_v(shoal: Any, name: str) -> N
     ("arguments", "says"),
     [
         (("nothing",), "nothing"),
+        (("gett",), "did you mean 'get'?"),
+        (("dht", "tabel"), "shoal dht --help"),
         (("get",), "shoal get --help"),
         (("get", "not-a-cid"), "not-a-cid"),
         (("get", CID, "--timeout", "0"), "timeout"),
