@@ -9,18 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from .blocks import CHUNK, DIGEST_BYTES, WIDTH, check_cid, pieces_of
-from .dag import PBNode, decode_node
+from .dag import PBNode, decode_node, encode_link, encode_node
 from .errors import ContentRefused, Misuse
 from .ids import DAG_PB, RAW, Cid
-from .unixfs import UnixFsKind, decode_data
+from .unixfs import UnixFsData, UnixFsKind, decode_data, encode_data
 
 _OTHER_PROFILE: Final = (
     "this content was made with another profile than unixfs-v1-2025, which shoal does not read; "
     "ask for it to be added again with that profile"
 )
+
+_ANY_CID: Final = bytes(36)
+"""As long as each of our CIDs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,27 @@ def height_of(pieces: int) -> int:
         held *= WIDTH
         height += 1
     return height
+
+
+@lru_cache(4096)
+def file_tsize(size: int, height: int | None = None) -> int:
+    """Return the serialised bytes of a file's whole tree, from its size alone.
+
+    Args:
+        size: Bytes of the file, or of a part of it.
+        height: Levels of nodes in that part; None for a whole file.
+    """
+    if height is None:
+        height = height_of(pieces_of(size))
+    if height == 0:
+        return size
+    span = CHUNK * WIDTH ** (height - 1)
+    full, rest = divmod(size, span)
+    parts = (span,) * full + ((rest,) if rest else ())
+    below = [file_tsize(part, height - 1) for part in parts]
+    links = b"".join(encode_link(_ANY_CID, b"", tsize) for tsize in below)
+    data = UnixFsData(UnixFsKind.FILE, filesize=size, blocksizes=parts)
+    return sum(below) + len(encode_node(links, encode_data(data)))
 
 
 def file_links(node: PBNode, hash_code: int, size: int, height: int) -> list[Cid]:

@@ -144,19 +144,19 @@ class TreeBuilder:
         self._emit = emit
         self._code = hash_code
         self._levels: list[_Level] = [_Level()]
-        self._size = 0
-        self._pieces = 0
+        self.size = 0
+        self.pieces = 0
         self._short = False
         self._prefix = bytes(cid_from(RAW, hash_code, bytes(32)))[:-32]
         self._full_link = encode_link(self._prefix + bytes(32), b"", CHUNK)
 
     def add_leaf(self, digest: bytes, length: int) -> None:
         """Append a leaf of `length` bytes (1 MiB, but for the last one)."""
-        if self._short or not (0 < length <= CHUNK or (length == 0 and not self._pieces)):
+        if self._short or not (0 < length <= CHUNK or (length == 0 and not self.pieces)):
             raise Misuse(f"a leaf of {length} bytes cannot stand here")
         self._short = length < CHUNK
-        self._size += length
-        self._pieces += 1
+        self.size += length
+        self.pieces += 1
         self._levels[0].last = cid_from(RAW, self._code, digest), length
         if length == CHUNK:  # nearly all leaves: the same bytes around the digest
             at = 2 + 2 + len(self._prefix)
@@ -171,7 +171,7 @@ class TreeBuilder:
         Raises:
             Misuse: There was no leaf (an empty file has one of length 0).
         """
-        if not self._pieces:
+        if not self.pieces:
             raise Misuse("a file has at least one leaf")
         level = 0
         while len(self._levels) > level + 1 or len(self._levels[level].sizes) > 1:
@@ -179,7 +179,7 @@ class TreeBuilder:
                 self._close(level)
             level += 1
         cid, tsize = self._levels[level].last
-        return Built(cid, tsize, self._size, self._pieces)
+        return Built(cid, tsize, self.size, self.pieces)
 
     def _append(self, level: int, link: bytes, size: int, tsize: int) -> None:
         if len(self._levels) == level:
