@@ -67,7 +67,10 @@ class Bits:
                 while (start := bits.find(1, at, end)) >= 0:
                     stop = bits.find(0, start, end)
                     at = end if stop < 0 else stop
-                    found.append((base + start, at - start))
+                    if found and sum(found[-1]) == base + start:  # goes on from the last chunk
+                        found[-1] = (found[-1][0], found[-1][1] + at - start)
+                    else:
+                        found.append((base + start, at - start))
         return found
 
     def set(self, copy: int, pieces: Iterable[int]) -> None:
