@@ -6,12 +6,20 @@ Imported when somebody first connects (`server.py`), as these libraries take a w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.events import Closed, RawData
+from hypercorn.events import Event as HypercornEvent
+from hypercorn.protocol.h11 import (
+    H2CProtocolRequiredError,
+    H2ProtocolAssumedError,
+    H11Protocol,
+)
+from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.applications import Starlette
@@ -42,6 +50,21 @@ BODY_SECONDS = 10.0
 STATUS = {2: 400, 3: 404, 4: 422, 5: 507, 6: 409, 130: 409}
 """The HTTP status for each exit code; 500 for the others."""
 
+MAX_READ = 64 * 1024
+"""Bytes taken from a connection at once."""
+
+LINGER_SECONDS = 1.0
+"""How long to read on after our last byte."""
+
+NO_MORE = (
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    h11.LocalProtocolError,
+    H2CProtocolRequiredError,
+    H2ProtocolAssumedError,
+)
+"""What ends a conversation: the caller is gone, or asks for what we do not speak."""
+
 NDJSON = b"application/x-ndjson"
 
 
@@ -50,22 +73,54 @@ def converse_with(client: Client) -> Converse:
     config = Config()
     config.h11_max_incomplete_size = MAX_HEAD
     config.include_server_header = False
-    config.keep_alive_timeout = 60.0
     application = ASGIWrapper(application_for(client))  # type: ignore[arg-type]
 
     async def converse(stream: trio.SocketStream) -> None:
-        context = WorkerContext(None)
-        await _Conversation(application, config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+        await _Conversation(application, config, stream).run()
 
     return converse
 
 
-class _Conversation(TCPServer):
-    """Ends when the caller hangs up; Hypercorn's own would first wait for its idle timer."""
+class _Conversation:
+    """HTTP/1.1 on one connection, by Hypercorn's protocol class.
 
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
+    Its own connection class would also speak HTTP/2 (and let a bad upgrade end the process), shield
+    its sends from cancellation, and stay for its idle timer after the caller has hung up.
+    """
+
+    def __init__(self, application: ASGIWrapper, config: Config, stream: trio.SocketStream) -> None:
+        self._application = application
+        self._config = config
+        self._stream = stream
+        self._turn = trio.Lock()
+        self._reading = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Answer requests until either side is done."""
+        async with TaskGroup() as group:
+            protocol = H11Protocol(
+                self._application, self._config, WorkerContext(None), group, ConnectionState({}),
+                False, None, None, self._send,
+            )  # fmt: skip
+            with self._reading, suppress(*NO_MORE):
+                while data := await self._stream.receive_some(MAX_READ):
+                    await protocol.handle(RawData(bytes(data)))
+            await protocol.handle(Closed())
+        # Unread input would make the system throw away our answer.
+        with trio.move_on_after(LINGER_SECONDS), suppress(*NO_MORE):
+            while await self._stream.receive_some(MAX_READ):
+                pass
+
+    async def _send(self, event: HypercornEvent) -> None:
+        with suppress(*NO_MORE):
+            match event:
+                case RawData():
+                    async with self._turn:
+                        await self._stream.send_all(event.data)
+                case Closed():
+                    self._reading.cancel()
+                    async with self._turn:
+                        await self._stream.send_eof()
 
 
 def application_for(client: Client) -> Starlette:

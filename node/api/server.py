@@ -128,21 +128,7 @@ class _Door:
             if self._converse is None:
                 make = await self._run_blocking(_import_app)
                 self._converse = make(self._client)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_close_at_the_end, stream)
-            await self._converse(stream)
-            nursery.cancel_scope.cancel()
-
-
-async def _close_at_the_end(stream: trio.SocketStream) -> None:
-    """Close the socket as soon as we are cancelled.
-
-    Hypercorn shields its sends, so a caller that reads no more would keep the node from ending.
-    """
-    try:
-        await trio.sleep_forever()
-    finally:
-        stream.socket.close()
+        await self._converse(stream)
 
 
 def _import_app() -> Callable[[Client], Converse]:

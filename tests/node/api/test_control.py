@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from pathlib import Path
 from typing import Any
@@ -242,13 +243,55 @@ async def test_a_request_that_is_wrong_is_told_so(
     assert says in answer
 
 
-async def test_noise_on_the_socket_hurts_nobody(control: Path) -> None:
-    for noise in (b"\x00" * 100, b"GET / HTTP/9\r\n\r\n", b"A" * 20_000, b"GET /v1/id"):
-        stream = await trio.open_unix_socket(str(control))
-        async with stream:
+UPGRADE = b"host: x\r\nconnection: upgrade\r\nupgrade: "
+NOISE = [
+    b"\x00" * 100,
+    b"GET / HTTP/9\r\n\r\n",
+    b"A" * 20_000,
+    b"GET /v1/id",
+    b"GET /v1/id HTTP/1.1\r\nhost: x\r\n\r\n" * 50,  # pipelined
+    b"GET /v1/id HTTP/1.0\r\n\r\n",
+    b"HEAD /v1/id HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"GET /v1/%ff%00 HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(100),
+    b"GET /v1/id HTTP/1.1\r\n" + UPGRADE + b"h2c\r\nhttp2-settings: AAAA\r\n\r\n",
+    b"GET /v1/id HTTP/1.1\r\n" + UPGRADE + b"websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    b"POST /v1/share HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /v1/share HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n",
+    b"POST /v1/share HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("noise", NOISE)
+@pytest.mark.parametrize("patient", [True, False])
+async def test_noise_on_the_socket_hurts_nobody(control: Path, noise: bytes, patient: bool) -> None:
+    stream = await trio.open_unix_socket(str(control))
+    async with stream:
+        with contextlib.suppress(trio.BrokenResourceError):
             await stream.send_all(noise)
+            if patient:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                await stream.send_eof()
+                with trio.move_on_after(1):
+                    while await stream.receive_some():
+                        pass
     async with connect(control.parent) as client:
         assert (await client.id()).running
+
+
+async def test_a_body_that_is_far_too_long_leaves_no_task_behind(control: Path, node: Any) -> None:
+    length = 50 << 20
+    stream = await trio.open_unix_socket(str(control))
+    async with stream:
+        head = b"POST /v1/share HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % length
+        await stream.send_all(head)
+        with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+            for _ in range(length >> 20):
+                await stream.send_all(bytes(1 << 20))
+        with trio.fail_after(5):
+            answer = await stream.receive_some()
+    assert b"at most 65536 bytes" in answer
 
 
 async def test_connections_are_bounded(
