@@ -127,7 +127,7 @@ class FakeHost:
         self.dials += 1
         if other is None or not other.alive:
             await trio.sleep(5)
-            raise Unreachable(f"nobody answers at {addr}")
+            raise Unreachable(str(addr), [(str(addr), "nobody answers")])
         return await self._connected(other)
 
     async def _connected(self, other: FakeHost) -> FakeConnection:
@@ -158,13 +158,13 @@ class FakeHost:
             match = [h for h in hosts if h.peer_id == peer and h.alive]
             if not match:
                 await trio.sleep(5)
-                raise Unreachable("no address of it answers")
+                raise Unreachable(str(peer), [])
             connection = await self._connected(match[0])
         other = connection.host
         if not other.alive:
             del self.open[peer]
             await trio.sleep(5)
-            raise Unreachable("it is gone")
+            raise Unreachable(str(peer), [])
         await trio.sleep(LATENCY)
         handler = other.handlers.get(protocols[0])
         if handler is None:
