@@ -6,6 +6,7 @@ One live display shows what moves. Where standard error is no terminal, a calm l
 from __future__ import annotations
 
 import os
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -43,6 +44,7 @@ from ..node.events import (
     Verifying,
 )
 from .output import printable, write_out
+from .rows import HEADINGS, cells
 from .words import count, duration, moment, percent, rate, size
 
 CALM_SECONDS = 10.0
@@ -62,6 +64,10 @@ class People:
         self._live: Live | None = None
         self._said_at = 0.0
         self._said_waiting: str | None = None
+        self._listing = False
+        """The fetches are rows of `status`; none of them is ours."""
+        self._table: Table | None = None
+        self._table_of: type[Event] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +79,7 @@ class People:
         trace: TracebackType | None,
     ) -> None:
         self._settle()
+        self._show_table()
 
     def say(self, text: str) -> None:
         """Say a sentence, above the live display."""
@@ -82,6 +89,8 @@ class People:
     def event(self, event: Event) -> None:
         """Show an event."""
         match event:
+            case Progress() if self._listing:
+                self._result(f"fetch      {event.path or event.cid}: {headline(event)}")
             case Progress() | Hashing() | Verifying():
                 self._moving(event)
             case Shared():
@@ -96,15 +105,32 @@ class People:
                 self._settle()
                 text = Text(f"shoal: {printable(event.message)}", "bold red")
                 self._console.print(text, soft_wrap=True)
-            case Verified():
-                self._settle()
-                self._result(_row(event))
             case Status():
+                self._listing = True
                 self._status(event)
-            case Copy() | Peer() | Identity() | FoundPeer() | Provider() | Contact():
-                self._result(_row(event))
+            case Copy() | Peer() | Identity() | FoundPeer() | Provider() | Contact() | Verified():
+                self._settle()
+                self._row(event)
             case _:
                 self.say(_sentence(event))
+
+    def _row(self, event: Event) -> None:
+        """Show a row: in a table on a terminal, as cells with tabs between them elsewhere."""
+        if not sys.stdout.isatty() or type(event) not in HEADINGS:
+            self._result("\t".join(cell.replace("\t", " ") for cell in cells(event)))
+            return
+        if self._table is None or self._table_of is not type(event):
+            self._show_table()
+            self._table_of = type(event)
+            self._table = Table(box=None, pad_edge=False, header_style="bold")
+            for heading in HEADINGS[type(event)]:
+                self._table.add_column(heading, overflow="fold")
+        self._table.add_row(*(Text(printable(cell)) for cell in cells(event)))
+
+    def _show_table(self) -> None:
+        if self._table is not None:
+            Console(highlight=False, markup=False, emoji=False).print(self._table)
+            self._table = None
 
     def _result(self, text: str) -> None:
         """Write a line to standard output; tabs separate columns."""
@@ -218,33 +244,6 @@ def _shares(sources: tuple[Source, ...]) -> list[tuple[str, str]]:
         part = percent(sum(source.bytes for source in rest), total)
         shown.append((count(len(rest), "other peer"), part))
     return shown
-
-
-def _row(event: Event) -> str:
-    """Return an event that is a row as text, its columns separated by tabs for pipes."""
-    match event:
-        case Copy():
-            held = "" if event.pieces is None else f"{event.pieces_done or 0}/{event.pieces}"
-            cells = [event.cid, event.state, size(event.size), held, event.path]
-            if event.problem:
-                cells.append(event.problem)
-        case Peer():
-            ping = "?" if event.rtt is None else f"{1000 * event.rtt:.0f} ms"
-            cells = [event.peer_id, event.addr, event.direction, ping]
-            cells += [f"in {size(event.bytes_in)}", f"out {size(event.bytes_out)}"]
-            cells.append(event.agent or "")
-        case Identity():
-            cells = [event.peer_id, *event.addrs]
-        case FoundPeer() | Provider():
-            cells = [event.peer_id, *event.addrs]
-        case Contact():
-            cells = [event.peer_id, str(event.bucket), *event.addrs]
-        case Verified():
-            bad = f"{event.bad} missing or wrong" if event.bad else "all right"
-            cells = [event.cid, event.state, count(event.pieces, "good piece"), bad, event.path]
-        case _:
-            cells = [event.event]
-    return "\t".join(cell.replace("\t", " ") for cell in cells)
 
 
 def _sentence(event: Event) -> str:

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from shoal.cli.render import People, headline
-from shoal.node.events import Complete, Failure, Progress, Source, Verifying
+from shoal.node.events import (
+    Complete,
+    Contact,
+    Copy,
+    Failure,
+    Peer,
+    Progress,
+    Source,
+    Status,
+    Time,
+    Verified,
+    Verifying,
+)
 
 CID = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
 
@@ -83,3 +95,44 @@ def test_calm_lines_without_a_terminal(read: Any, monkeypatch: pytest.MonkeyPatc
 def test_headlines() -> None:
     assert headline(progress(5, total_bytes=None, rate=None, eta=None)) == "5 B, 2 peers"
     assert headline(Verifying(CID, "/x", 5, 10)) == "verifying /x: 5 B of 10 B (50 %)"
+
+
+def test_rows_are_a_table_on_a_terminal_and_tabs_in_a_pipe(
+    terminal: None, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        Copy(CID, "/data/\x1b[31mred", "shared", "x", 1500, 2, 2),
+        Copy(CID, "/b", "fetching"),
+        Peer("12D3a", "/ip4/1.2.3.4/tcp/1", "in", "kubo", 0.02),
+        Contact("12D3b", ("/ip4/1.2.3.4/tcp/1",), 3, Time(0)),
+        Verified(CID, "/b", 3, 1, "degraded"),
+    ]
+    with People() as people:
+        for row in rows:
+            people.event(row)
+    lines = read()[0].splitlines()
+    assert lines[0] == f"{CID}\tshared\t1.50 kB\t2/2\t/data/\\x1b[31mred\t"
+    assert lines[3] == "12D3b\t3\t1970-01-01 00:00 UTC\t/ip4/1.2.3.4/tcp/1"
+    assert len(lines) == len(rows)
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with People() as people:
+        for row in rows[:4]:
+            people.event(row)
+    out = read()[0]
+    assert "content" in out
+    assert "program" in out
+    assert "last seen" in out
+    assert "\x1b[31m" not in out
+
+
+def test_status_lists_its_fetches(terminal: None, read: Any) -> None:
+    with People() as people:
+        people.event(Status("12D3me", True, "/home", problems=("/x was changed",)))
+        people.event(progress(100, path="/out/a"))
+        people.event(progress(200, path="/out/b", waiting="dialling"))
+    out, err = read()
+    assert "fetch      /out/a: 100 B of 1.00 kB (10 %)" in out
+    assert "fetch      /out/b: 200 B of 1.00 kB (20 %), waiting: dialling" in out
+    assert "/x was changed" in out
+    assert err == ""

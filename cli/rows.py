@@ -1,0 +1,36 @@
+"""Events that are rows of a list, as cells of text."""
+
+from __future__ import annotations
+
+from ..node.events import Contact, Copy, Event, FoundPeer, Identity, Peer, Provider, Verified
+from .words import count, moment, size
+
+HEADINGS: dict[type[Event], tuple[str, ...]] = {
+    Copy: ("content", "state", "size", "pieces", "path", ""),
+    Peer: ("peer", "address", "way", "ping", "in", "out", "program"),
+    Contact: ("peer", "bucket", "last seen", "addresses"),
+}
+"""The rows that a terminal shows as a table, and its columns; the others come one by one."""
+
+
+def cells(event: Event) -> list[str]:
+    """Return the cells of a row."""
+    match event:
+        case Copy():
+            held = "" if event.pieces is None else f"{event.pieces_done or 0}/{event.pieces}"
+            problem = event.problem or ""
+            return [event.cid, event.state, size(event.size), held, event.path, problem]
+        case Peer():
+            ping = "?" if event.rtt is None else f"{1000 * event.rtt:.0f} ms"
+            moved = [size(event.bytes_in), size(event.bytes_out)]
+            return [event.peer_id, event.addr, event.direction, ping, *moved, event.agent or ""]
+        case Contact():
+            bucket = "?" if event.bucket is None else str(event.bucket)
+            return [event.peer_id, bucket, moment(event.last_seen), " ".join(event.addrs)]
+        case Identity() | FoundPeer() | Provider():
+            return [event.peer_id, *event.addrs]
+        case Verified():
+            bad = f"{event.bad} missing or wrong" if event.bad else "all right"
+            return [event.cid, event.state, count(event.pieces, "good piece"), bad, event.path]
+        case _:
+            raise TypeError(f"{event.event} is no row")
