@@ -33,6 +33,10 @@ class AnnounceConfig:
     retry: float = 300.0
     """Seconds until the next try when nobody or too few took it (go)."""
 
+    small: float = 3600.0
+    """Seconds until the next one in a network of fewer than k peers, where a few that leave may
+    take all records with them."""
+
     taken_by: float = 0.2
     """Share of the wanted peers that makes an announcement count as done (go)."""
 
@@ -96,10 +100,12 @@ class Announcements:
         Returns:
             When the next one is due.
         """
-        if taken and taken >= wanted * self.config.taken_by:
-            due = now + self.config.every - draw.uniform(0.0, self.config.jitter)
-        else:
+        if not taken or taken < wanted * self.config.taken_by:
             due = now + self.config.retry
+        elif wanted < K:
+            due = now + self.config.small
+        else:
+            due = now + self.config.every - draw.uniform(0.0, self.config.jitter)
         if multihash in self._due:
             self.set(multihash, due, now)
         return due

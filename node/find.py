@@ -129,6 +129,7 @@ class Dht:
         self._announcer = Announcer(
             environment, host, self._rpc, self, memory, draw(f"{name} announce")
         )
+        self._contacts.on_joined.append(self._announcer.joined)
         self._keeper = Keeper(
             environment,
             host,

@@ -63,6 +63,7 @@ class Announcer:
         self._memory = memory
         self._draw = draw
         self._added = trio.Event()
+        self._untaken: set[bytes] = set()
         self.schedule = Announcements()
         self.on_announced: list[Callable[[bytes, int], None]] = []
         """Called after each announcement with the multihash and how many peers took it."""
@@ -88,6 +89,7 @@ class Announcer:
     async def drop(self, multihash: bytes) -> None:
         """Announce a content no more; records that others hold expire by themselves."""
         self.schedule.drop(multihash)
+        self._untaken.discard(multihash)
         await self._environment.run_blocking(self._memory.drop_announcement, multihash)
 
     async def announce(self, multihash: bytes) -> int:
@@ -103,6 +105,15 @@ class Announcer:
         taken = await self._tell({peer: [multihash] for peer in walked.nearest})
         await self._done({multihash: (taken.get(multihash, 0), len(walked.nearest))})
         return taken.get(multihash, 0)
+
+    def joined(self) -> None:
+        """Announce at once what found nobody to take it: now there is somebody."""
+        now = self._environment.clock.now()
+        for multihash in self._untaken:
+            if multihash in self.schedule:
+                self.schedule.set(multihash, now, now)
+        self._untaken.clear()
+        self._added.set()
 
     async def run(self) -> None:
         """Announce what is due, for ever."""
@@ -171,6 +182,8 @@ class Announcer:
             if item in self.schedule
         ]
         await self._environment.run_blocking(self._memory.save_announcements, rows)
-        for item, (taken, _) in outcome.items():
+        for item, (taken, wanted) in outcome.items():
+            if not wanted:
+                self._untaken.add(item)
             for tell in self.on_announced:
                 tell(item, taken)

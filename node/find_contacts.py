@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,6 +41,8 @@ class Contacts:
         self.table = table
         self._rpc = rpc
         self._waiting: set[PeerId] = set()
+        self.on_joined: list[Callable[[], None]] = []
+        """Called when the table gets its first contact."""
         self._offer, self._take = trio.open_memory_channel[PeerId](MAX_CANDIDATES)
 
     def answered(
@@ -57,6 +59,7 @@ class Contacts:
         Returns:
             The peers that it names and that we could dial, at most k.
         """
+        was_empty = not len(self.table)
         offer = self.table.answered(
             peer,
             self._addrs_over(connection),
@@ -66,6 +69,9 @@ class Contacts:
         )
         if offer.ask is not None:
             self.examine(offer.ask.peer)
+        if was_empty and len(self.table):
+            for tell in self.on_joined:
+                tell()
         reachable: list[PeerId] = []
         for entry in answer.closer[: self.table.config.k]:
             if entry.peer_id == self._host.peer_id:

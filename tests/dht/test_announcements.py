@@ -99,6 +99,8 @@ def test_done_is_renewed_within_the_day_too_few_soon() -> None:
     for n in range(3):
         schedule.set(content(n), 0.0, 0.0)
     assert 21 * HOUR <= schedule.done(content(0), 20, 20, 0.0, DRAW) <= 22 * HOUR
+    assert schedule.done(content(0), 5, 6, 0.0, DRAW) == HOUR  # a small network
+    assert schedule.done(content(0), 19, 20, 0.0, DRAW) > 20 * HOUR
     assert schedule.done(content(1), 3, 20, 0.0, DRAW) == 300.0
     assert schedule.done(content(2), 0, 0, 0.0, DRAW) == 300.0
     assert schedule.due(0.0) == []

@@ -198,6 +198,7 @@ def test_keys_out_of_bounds_end_the_stream(kind: MessageType, key: bytes) -> Non
         Node().tell(kind, key)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.binary(min_size=1, max_size=200))
 def test_any_bytes_are_a_place_to_walk_to(key: bytes) -> None:
     node = Node(25)
