@@ -16,7 +16,7 @@ from ..wire.ids import Cid
 from ..wire.walk import Entry
 from .bits import Bits
 from .database import Connection, signed
-from .errors import DestinationExists
+from .errors import DestinationExists, StorageError
 from .filesystem import Disk, FileKind, FileStat
 from .index import Index
 from .journal import Journal
@@ -83,7 +83,11 @@ class Copies:
                 (self._index.row_id(cid), os.fsencode(path), state.value, now),
             )
         copy = self._known(copy_id)
-        self._journal.added(copy, now)
+        try:
+            self._journal.added(copy, now)
+        except StorageError:
+            self.delete(copy_id)
+            raise
         return copy
 
     def insert_known(self, copy: Copy, state: CopyState, now: float) -> None:

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from ..wire.blocks import CHUNK, digest_of, pieces_of
 from ..wire.unixfs import Built, Emit, TreeBuilder
-from .errors import FileChanged, disk_errors
+from .errors import FileChanged, disk_errors, storage_error
 from .filesystem import DiskFile, FileStat, Folder
 
 T = TypeVar("T")
@@ -36,14 +36,18 @@ _buffers = threading.local()
 
 
 class Place:
-    """Where a file lies: names from the scan's parent folder down, its own last."""
+    """Where a file lies."""
 
-    __slots__ = ("names", "shown")
+    __slots__ = ("base", "names")
 
-    def __init__(self, names: tuple[str, ...], shown: str) -> None:
+    def __init__(self, base: str, names: tuple[str, ...]) -> None:
+        self.base = base
+        """Path of the scan's parent folder."""
         self.names = names
-        self.shown = shown
-        """For error messages."""
+        """From there down, the file's own name last."""
+
+    def __str__(self) -> str:
+        return os.path.join(self.base, *self.names)
 
 
 def worker_count() -> int:
@@ -92,13 +96,15 @@ def hash_batch(
     folder = parent
     above: tuple[str, ...] = ()
     for place in places:
-        with disk_errors(f"reading {place.shown}"):
+        try:
             if place.names[:-1] != above:
                 above = place.names[:-1]
                 folder = open_folder(parent, above)
             file = folder.open(place.names[-1])
             results.append(_hash_small(file, place, code))
             file.close()
+        except OSError as error:
+            raise storage_error(error, f"reading {place}") from error
     return results
 
 
@@ -121,7 +127,7 @@ def hash_run(
     """Hash leaves `first` to `first + count` of an open file; None if it ends too early."""
     digests: list[bytes] = []
     buffer = _buffer()
-    with disk_errors(f"reading {place.shown}"):
+    with disk_errors(f"reading {place}"):
         for leaf in range(first, first + count):
             view = buffer[: min(CHUNK, size - leaf * CHUNK)]
             if file.preadv([view], leaf * CHUNK) != len(view):
@@ -137,7 +143,7 @@ class LargeFile:
         self._place = place
         self._code = code
         self._emit = emit
-        with disk_errors(f"reading {place.shown}"):
+        with disk_errors(f"reading {place}"):
             self._file = open_folder(parent, place.names[:-1]).open(place.names[-1])
             self._stat = self._file.fstat()
         self._builder = TreeBuilder(emit, code)
@@ -169,7 +175,7 @@ class LargeFile:
         Raises:
             FileChanged: It changed again.
         """
-        with disk_errors(f"reading {self._place.shown}"):
+        with disk_errors(f"reading {self._place}"):
             if self._broken or self._file.fstat() != self._stat:
                 self._again()
             self._file.close()
@@ -202,4 +208,4 @@ def _buffer() -> memoryview:
 
 
 def _changed(place: Place) -> FileChanged:
-    return FileChanged(f"{place.shown} changes while it is read; share it when nobody writes to it")
+    return FileChanged(f"{place} changes while it is read; share it when nobody writes to it")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ..wire.blocks import CHUNK, cid_from, pieces_of
-from ..wire.directory import build_directory, walk_order
+from ..wire.directory import build_in_order
 from ..wire.errors import ContentRefused
 from ..wire.ids import DAG_PB, RAW, SHA2_256, Cid
 from ..wire.leaves import file_tsize
@@ -161,6 +161,8 @@ class _Import:
         self._scan: Scan
         self._done_bytes = 0
         self._done_files = 0
+        self._size = 0
+        self._pieces = 0
         self._nodes: list[tuple[Cid, bytes]] = []
         self._node_bytes = 0
         self._hashed: list[tuple[FileStat, Cid]] = []
@@ -209,6 +211,7 @@ class _Import:
 
     def _unknown_files(self) -> Iterator[tuple[Place, FoundFile]]:
         """Give out the files that the cache does not know; fill in the others."""
+        base = str(self._path.parent)
         for group in _groups(_files(self._scan.root, ()), LOOKUP_BATCH):
             known: list[Cid | None] = [None] * len(group)
             if self._store is not None:
@@ -216,10 +219,11 @@ class _Import:
                 known = self._store.hashes.find(stats, self._code)
             for (names, file), cid in zip(group, known, strict=True):
                 if cid is None:
-                    yield Place(names, str(self._path.parent.joinpath(*names))), file
+                    yield Place(base, names), file
                 else:
                     file.digest = cid.multihash[2:]
                     self._count(file.size)
+                    self._done_bytes += file.size
             self._tell()
 
     def _hash_batch(self, lanes: Lanes, batch: list[tuple[Place, FoundFile]]) -> None:
@@ -257,14 +261,16 @@ class _Import:
         """Keep a file's hash."""
         file.stat = stat
         file.digest = digest
-        self._count(0 if counted else stat.size)
+        self._count(stat.size)
+        self._done_bytes += 0 if counted else stat.size
         if self._store is not None and stat.ctime_ns < (self._now - RACY_SECONDS) * 1e9:
             self._hashed.append((stat, self._file_cid(file)))
             if len(self._hashed) >= HASHED_BATCH:
                 self._flush()
 
     def _count(self, size: int) -> None:
-        self._done_bytes += size
+        self._size += size
+        self._pieces += pieces_of(size)
         self._done_files += 1
 
     def _tell(self) -> None:
@@ -284,9 +290,9 @@ class _Import:
                 found.cid = built.cid
             case FoundFolder():
                 children = {child.name.encode(): child for child in found.children}
-                named = walk_order(map(self._build, found.children))
-                found.children = [children[child.name] for child in named]
-                built = build_directory(named, self._emit, self._code)
+                named = map(self._build, found.children)
+                built, ordered = build_in_order(named, self._emit, self._code)
+                found.children = [children[child.name] for child in ordered]
                 found.cid = built.cid
         return Named(found.name.encode(), built.cid, built.tsize)
 
@@ -316,8 +322,6 @@ class _Import:
 
     def _register(self, cid: Cid) -> Imported:
         scan = self._scan
-        size = sum(file.size for _, file in _files(scan.root, ()))
-        pieces = sum(pieces_of(file.size) for _, file in _files(scan.root, ()))
         copy: Copy | None = None
         if self._store is not None:
             store = self._store
@@ -325,17 +329,17 @@ class _Import:
             if not content.index_complete:
                 for group in _groups((entry for entry, _ in self._entries()), ENTRY_BATCH):
                     store.add_entries(cid, group)
-                store.index_complete(cid, size, pieces)
+                store.index_complete(cid, self._size, self._pieces)
             elif content.size is None:
-                store.learn_size(cid, size)
+                store.learn_size(cid, self._size)
             stats = ((e.ordinal, f.stat) for e, f in self._entries() if f is not None)
             copy = store.add_shared_copy(cid, self._path, stats, self._now)
         return Imported(
             cid,
             scan.root.name,
             self._path,
-            size,
-            pieces,
+            self._size,
+            self._pieces,
             scan.files,
             scan.entries,
             tuple(scan.skipped),

@@ -105,7 +105,7 @@ class Index:
                 "INSERT OR IGNORE INTO contents (cid, key, announce) VALUES (?, ?, ?)",
                 (bytes(cid), content_key(cid), Announce.BLINDED.value),
             )
-            if name is not None:
+            if name is not None and name.isprintable():  # bytes that are no text are not
                 self._db.run(
                     "UPDATE contents SET name = ? WHERE cid = ? AND name IS NULL",
                     (name, bytes(cid)),

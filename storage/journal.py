@@ -68,7 +68,8 @@ class Journal:
 
     def finished(self, copy_id: int) -> None:
         """Write down that a fetched copy is in its place."""
-        self._note({"event": "finished", "copy": copy_id})
+        if copy_id in self.copies:
+            self._note({"event": "finished", "copy": copy_id})
 
     def drop(self, copy_id: int) -> None:
         """Write down that a copy is ours no more."""

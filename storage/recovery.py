@@ -113,7 +113,7 @@ def _check_places(store: Store) -> list[str]:
     problems: list[str] = []
     for copy in store.copies():
         if not copy.finished:
-            problems += _check_unfinished(store, copy)
+            problems += check_unfinished(store, copy)
         elif not store.copy_rows.check_root(copy) and copy.state is not CopyState.DEGRADED:
             problems.append(
                 f"{copy.path} is gone: it is not served; if it comes back, it is again after a "
@@ -122,8 +122,11 @@ def _check_places(store: Store) -> list[str]:
     return problems
 
 
-def _check_unfinished(store: Store, copy: Copy) -> list[str]:
-    """Find an unfinished copy at its working path, or at its final one after a crash."""
+def check_unfinished(store: Store, copy: Copy) -> list[str]:
+    """Find an unfinished copy at its working path, or at its final one after a crash.
+
+    A crash or an error came after the move and before its commit: that is done now.
+    """
     if _exists(store, copy.place) or copy.recheck:
         return []
     ours = store.working_inode(copy.id)
@@ -134,6 +137,8 @@ def _check_unfinished(store: Store, copy: Copy) -> list[str]:
     except OSError:
         moved = False
     if moved:
+        with disk_errors(f"finishing {copy.path}"):
+            store.disk.folder(copy.path.parent).sync()
         store.finish_copy(copy.id)
         return store.check_copy(copy.id)
     if held := store.copy_rows.lose_root(copy.id):

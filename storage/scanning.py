@@ -18,7 +18,7 @@ from ..wire.ids import Cid
 from ..wire.names import safe_component
 from ..wire.unixfs import check_target
 from ..wire.walk import WalkLimits
-from .errors import StorageError, disk_errors
+from .errors import StorageError, disk_errors, storage_error
 from .filesystem import Disk, FileKind, FileStat, Folder
 
 _STAT: Final = struct.Struct("<Q4q")
@@ -117,6 +117,7 @@ class Scanner:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._path = path
+        self._shown = str(path)
         self._disk = disk
         self._hidden = hidden
         self._skip_special = skip_special
@@ -139,85 +140,95 @@ class Scanner:
                 f"{path} is a symbolic link; share what it points to: {os.path.realpath(path)}"
             )
         self._scan = Scan(parent, FoundFolder(""))
-        self._check_name(path.name, path.parent)
-        root = self._look(parent, path.name, path, "", 0)
+        self._check_name(path.name, "")
+        root = self._look(parent, path.name, "", 0)
         if root is None:
             raise Unshareable(f"{path} is a FIFO, socket or device, which cannot be shared")
         self._scan.root = root
         return self._scan
 
-    def _look(self, folder: Folder, name: str, shown: Path, path: str, depth: int) -> Found | None:
-        """Return what a name stands for; None for a special file that is left out."""
-        with disk_errors(f"reading {shown}"):
+    def _look(self, folder: Folder, name: str, path: str, depth: int) -> Found | None:
+        """Return what a name stands for; None for a special file that is left out.
+
+        Args:
+            folder: Handle of the folder that it is in.
+            name: The name there.
+            path: Its path below the root.
+            depth: Names in `path`.
+        """
+        try:
             stat = folder.stat(name)
+        except OSError as error:
+            raise storage_error(error, f"reading {self._show(path)}") from error
         if stat.kind is FileKind.OTHER:
             if self._skip_special:
                 if len(self._scan.skipped) < MAX_SKIPPED:
                     self._scan.skipped.append(path)
                 return None
             raise Unshareable(
-                f"{shown} is a FIFO, socket or device, which cannot be shared; "
+                f"{self._show(path)} is a FIFO, socket or device, which cannot be shared; "
                 "remove it, or leave such files out with --skip-special"
             )
         self._scan.entries += 1
-        self._check_limits(shown, path, depth)
+        self._check_limits(path, depth)
         match stat.kind:
             case FileKind.FILE:
                 self._scan.files += 1
                 self._scan.size += stat.size
                 return FoundFile(name, stat)
             case FileKind.LINK:
-                return self._look_at_link(folder, name, shown)
+                return self._look_at_link(folder, name, path)
             case _:
-                return self._look_into(folder, name, shown, path, depth)
+                return self._look_into(folder, name, path, depth)
 
-    def _look_into(
-        self, folder: Folder, name: str, shown: Path, path: str, depth: int
-    ) -> FoundFolder:
+    def _look_into(self, folder: Folder, name: str, path: str, depth: int) -> FoundFolder:
         if self._cancelled():
             raise ImportCancelled
-        with disk_errors(f"reading {shown}"):
+        with disk_errors(f"reading {self._show(path)}"):
             inside = folder.folder(name)
             names = inside.names()
         found = FoundFolder(name)
         for child in sorted(names, key=os.fsencode):
             if not self._hidden and child.startswith("."):
                 continue
-            self._check_name(child, shown)
-            below = f"{path}/{child}" if path else child
-            entry = self._look(inside, child, shown / child, below, depth + 1)
+            self._check_name(child, path)
+            entry = self._look(inside, child, f"{path}/{child}" if path else child, depth + 1)
             if entry is not None:
                 found.children.append(entry)
         inside.close()
         return found
 
-    def _look_at_link(self, folder: Folder, name: str, shown: Path) -> FoundLink:
-        with disk_errors(f"reading {shown}"):
+    def _look_at_link(self, folder: Folder, name: str, path: str) -> FoundLink:
+        with disk_errors(f"reading {self._show(path)}"):
             target = folder.read_link(name)
         try:
             check_target(os.fsencode(target))
         except ContentRefused as refused:
-            raise Unshareable(f"{shown} cannot be shared: {refused}") from refused
+            raise Unshareable(f"{self._show(path)} cannot be shared: {refused}") from refused
         return FoundLink(name, target)
 
-    def _check_name(self, name: str, folder: Path) -> None:
+    def _check_name(self, name: str, folder: str) -> None:
         """Refuse a name that no peer would take."""
         try:
             name.encode()
         except UnicodeEncodeError:
             raise Unshareable(
-                f"the name {os.fsencode(name)!r} in {folder} is not UTF-8; rename it"
+                f"the name {os.fsencode(name)!r} in {self._show(folder)} is not UTF-8; rename it"
             ) from None
         try:
             safe_component(name)
         except ContentRefused as refused:
-            raise Unshareable(f"{folder}: {refused}; rename it") from refused
+            raise Unshareable(f"{self._show(folder)}: {refused}; rename it") from refused
 
-    def _check_limits(self, shown: Path, path: str, depth: int) -> None:
+    def _check_limits(self, path: str, depth: int) -> None:
         limits = self._limits
         if self._scan.entries > limits.entries:
             raise Unshareable(f"{self._path} holds over {limits.entries} files and folders")
         if depth > limits.depth:
-            raise Unshareable(f"{shown} lies deeper than {limits.depth} folders")
-        if len(path.encode()) > limits.path:
+            raise Unshareable(f"{self._show(path)} lies deeper than {limits.depth} folders")
+        if len(path) > limits.path or len(path.encode()) > limits.path:
             raise Unshareable(f"a path is over {limits.path} bytes long: {path[:80]}…")
+
+    def _show(self, path: str) -> str:
+        """Return a path below the root as its owner knows it."""
+        return f"{self._shown}/{path}" if path else self._shown

@@ -36,7 +36,7 @@ from .model import (
 from .peer_tables import DhtTables, HashCache, PeerTables
 from .pieces import Pieces
 from .reader import OpenFiles
-from .recovery import open_or_set_aside, reconcile
+from .recovery import check_unfinished, open_or_set_aside, reconcile
 from .removal import delete_finished, delete_working
 from .verify import Verification
 
@@ -218,6 +218,9 @@ class Store:
             DestinationExists: Something else is, or is being fetched to, there.
         """
         self.ensure_content(cid, destination.name)
+        known = self.copy_rows.at(cid, destination)
+        if known is not None and not known.finished:
+            check_unfinished(self, known)
         return self.copy_rows.begin_fetch(cid, destination, now)
 
     def copies(self, cid: Cid | None = None) -> list[Copy]:
@@ -356,7 +359,9 @@ class Store:
         if copy is None:
             raise KeyError(copy_id)
         if self.entries(copy.cid, 0, 1)[0].kind is EntryKind.FILE:
-            self.record_files(copy_id, [(0, self.disk.stat(copy.path))])  # the move set its ctime
+            with disk_errors(f"looking at {copy.path}"):
+                moved = self.disk.stat(copy.path)
+            self.record_files(copy_id, [(0, moved)])  # the move set its ctime
         self.copy_rows.finish(copy_id)
         self.open_files.drop(copy_id)
         with self._connection.transaction():

@@ -1,0 +1,321 @@
+"""A lost or damaged database, a damaged journal, and copies that went and came back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoal.storage.errors import FileChanged, FileMissing, StorageError
+from shoal.storage.model import CopyState
+from shoal.storage.reader import CopyReader
+from shoal.storage.store import Store
+
+PIECE = 1 << 20
+TREE = {"a": b"alpha", "b": b"B" * PIECE + b"C", "e": b"", "in": {"d": b"delta"}}
+
+
+def remove_database(lab: Any) -> None:
+    lab.store.close()
+    for name in ("shoal.db", "shoal.db-wal", "shoal.db-shm"):
+        (lab.home / name).unlink(missing_ok=True)
+
+
+def open_again(lab: Any) -> Store:
+    lab.store = Store.open(lab.home, lab.disk, 9.0)
+    return lab.store
+
+
+@pytest.fixture
+def content(make_content: Any) -> Any:
+    return make_content(TREE)
+
+
+def test_shared_and_complete_copies_come_back_by_hashing(
+    real_lab: Any, tmp_path: Path, content: Any, make_content: Any, write_tree: Any
+) -> None:
+    write_tree(tmp_path / "mine", TREE)
+    shared = real_lab.share(content, tmp_path / "mine")
+    got = make_content(b"fetched")
+    fetched = real_lab.fetch(got, tmp_path / "got")
+    remove_database(real_lab)
+    store = open_again(real_lab)
+    assert len(store.problems) == 1
+    for copy_id in (shared, fetched):
+        copy = store.copy(copy_id)
+        assert copy.recheck
+        assert copy.state is CopyState.DEGRADED
+        assert not store.bits(copy_id).any()
+    assert {copy.path for copy in store.copies()} == {tmp_path / "mine", tmp_path / "got"}
+    real_lab.learn(got)
+    store.learn_size(got.cid, 7)
+    *_, last = store.verify(fetched)
+    assert last.over
+    assert last.bad_files == ()
+    assert store.copy(fetched).state is CopyState.COMPLETE
+    assert store.bits(fetched).all()
+    assert real_lab.share(content, tmp_path / "mine") == shared
+    assert store.copy(shared).state is CopyState.SHARED
+    assert open_again(real_lab).problems == []
+
+
+def test_an_unfinished_copy_goes_on_after_the_database_was_lost(
+    real_lab: Any, tmp_path: Path, content: Any, read_tree: Any
+) -> None:
+    writer = real_lab.begin(content, tmp_path / "out")
+    real_lab.write(writer, content, [0, 2])
+    remove_database(real_lab)
+    store = open_again(real_lab)
+    copy = store.copies()[0]
+    assert (copy.state, copy.recheck) == (CopyState.FETCHING, True)
+    real_lab.learn(content)
+    writer = real_lab.begin(content, tmp_path / "out")
+    held = store.bits(copy.id)
+    assert held.to01() == "10110"  # piece 3 is empty and needs no bytes
+    real_lab.write(writer, content, [1, 4])
+    writer.finish()
+    assert read_tree(real_lab.disk, tmp_path / "out") == TREE
+    assert store.copy(copy.id).state is CopyState.COMPLETE
+
+
+def test_a_copy_that_was_moved_just_before_counts_as_complete(
+    real_lab: Any, tmp_path: Path, content: Any
+) -> None:
+    real_lab.fetch(content, tmp_path / "out")
+    remove_database(real_lab)
+    lines = (real_lab.home / "copies.jsonl").read_text().splitlines(keepends=True)
+    (real_lab.home / "copies.jsonl").write_text(lines[0])  # "finished" never got there
+    copy = open_again(real_lab).copies()[0]
+    assert copy.place == tmp_path / "out"
+    real_lab.learn(content)
+    *_, last = real_lab.store.verify(copy.id)
+    assert last.good == len(content.pieces)
+    assert real_lab.store.copy(copy.id).state is CopyState.COMPLETE
+
+
+@pytest.mark.parametrize("damage", ["garbage", "pages", "empty", "half"])
+def test_a_damaged_database_is_moved_aside(
+    real_lab: Any, tmp_path: Path, content: Any, write_tree: Any, damage: str
+) -> None:
+    write_tree(tmp_path / "mine", TREE)
+    real_lab.share(content, tmp_path / "mine")
+    real_lab.store.close()
+    path = real_lab.home / "shoal.db"
+    data = path.read_bytes()
+    assert len(data) > 20000
+    match damage:
+        case "garbage":
+            path.write_bytes(b"not a database at all" * 1000)
+        case "pages":
+            path.write_bytes(data[:4096] + os.urandom(12288) + data[16384:])
+        case "half":
+            path.write_bytes(data[: len(data) // 2])
+        case _:
+            path.write_bytes(b"")
+    store = open_again(real_lab)
+    assert [copy.path for copy in store.copies()] == [tmp_path / "mine"]
+    assert store.copies()[0].recheck
+    assert store.problems
+    asides = [name for name in os.listdir(real_lab.home) if ".damaged-" in name]
+    assert bool(asides) == (damage != "empty")
+    store.close()
+    assert open_again(real_lab).problems == []
+
+
+def test_a_database_of_a_newer_version_is_left_alone(real_lab: Any) -> None:
+    real_lab.store._connection.run(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) "
+        "VALUES ('shoal', 'schema_99', '')"
+    )
+    real_lab.store.close()
+    with pytest.raises(StorageError, match="newer"):
+        open_again(real_lab)
+    assert os.path.exists(real_lab.home / "shoal.db")
+
+
+def test_ids_are_never_used_twice(real_lab: Any, tmp_path: Path, make_content: Any) -> None:
+    one, two = make_content(b"1"), make_content(b"2")
+    first = real_lab.fetch(one, tmp_path / "one")
+    second = real_lab.fetch(two, tmp_path / "two")
+    real_lab.store.remove_copy(second)
+    assert real_lab.fetch(two, tmp_path / "three") == second + 1
+    real_lab.store.remove_copy(second + 1)
+    remove_database(real_lab)
+    store = open_again(real_lab)
+    assert [copy.id for copy in store.copies()] == [first]
+    assert store.begin_fetch(two.cid, tmp_path / "four", 1.0).id > second + 1
+
+
+def test_a_lost_journal_is_written_again(real_lab: Any, tmp_path: Path, content: Any) -> None:
+    copy_id = real_lab.fetch(content, tmp_path / "out")
+    real_lab.store.close()
+    (real_lab.home / "copies.jsonl").unlink()
+    store = open_again(real_lab)
+    assert [copy.id for copy in store.copies()] == [copy_id]
+    assert not store.copies()[0].recheck
+    store.close()
+    remove_database(real_lab)
+    assert [copy.id for copy in open_again(real_lab).copies()] == [copy_id]
+
+
+@pytest.mark.parametrize("tail", [b'{"event": "add', b'{"event": "removed", "copy": 1}'])
+def test_a_line_that_was_cut_off_counts_for_nothing(
+    real_lab: Any, tmp_path: Path, content: Any, tail: bytes
+) -> None:
+    real_lab.fetch(content, tmp_path / "out")
+    real_lab.store.close()
+    with (real_lab.home / "copies.jsonl").open("ab") as file:
+        file.write(tail)
+    store = open_again(real_lab)
+    assert store.problems == []
+    assert len(store.copies()) == 1
+    store.remove_copy(1)
+    assert (real_lab.home / "copies.jsonl").read_bytes().count(b"\n") == 3
+
+
+def test_damaged_lines_are_said_and_skipped(real_lab: Any, tmp_path: Path, content: Any) -> None:
+    real_lab.fetch(content, tmp_path / "out")
+    real_lab.store.close()
+    with (real_lab.home / "copies.jsonl").open("ab") as file:
+        file.write(
+            b'[]\n"x"\nnull\n{"event": "added"}\n\xff\xfe\n{"event": "finished", "copy": 77}\n'
+        )
+    store = open_again(real_lab)
+    assert any("6 lines" in problem for problem in store.problems)
+    assert len(store.copies()) == 1
+
+
+def test_a_removal_that_was_cut_short_is_ended(real_lab: Any, tmp_path: Path, content: Any) -> None:
+    writer = real_lab.begin(content, tmp_path / "out")
+    real_lab.write(writer, content, [0])
+    working = real_lab.store.copies()[0].place
+    real_lab.store.journal.drop(1)
+    real_lab.store.close()
+    store = open_again(real_lab)
+    assert store.copies() == []
+    assert store.contents() == []
+    assert not working.exists()
+
+
+def test_the_journal_is_written_anew_when_it_grew(lab: Any, make_content: Any) -> None:
+    content = make_content(b"x")
+    for number in range(600):
+        copy = lab.store.begin_fetch(content.cid, Path("/d/x"), number)
+        lab.store.remove_copy(copy.id)
+    kept = lab.store.begin_fetch(content.cid, Path("/d/x"), 1.0)
+    before = lab.disk.stat(Path("/home/copies.jsonl")).size
+    store = lab.reopen()
+    assert lab.disk.stat(Path("/home/copies.jsonl")).size < before / 100
+    assert [copy.id for copy in store.copies()] == [kept.id]
+    assert lab.reopen().problems == []
+
+
+def test_paths_need_not_be_text(real_lab: Any, tmp_path: Path, make_content: Any) -> None:
+    content = make_content(b"x")
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    copy_id = real_lab.fetch(content, path)
+    remove_database(real_lab)
+    assert open_again(real_lab).copy(copy_id).path == path
+
+
+# Files that change under a finished copy
+
+
+def test_a_copy_that_is_gone_is_said_and_comes_back(lab: Any, content: Any) -> None:
+    copy_id = lab.fetch(content, Path("/d/out"))
+    folder = lab.disk.folder(Path("/d"))
+    folder.rename("out", folder, "unplugged")
+    store = lab.reopen()
+    assert len(store.problems) == 1
+    assert store.copy(copy_id).state is CopyState.DEGRADED
+    assert not store.bits(copy_id).any()
+    assert lab.reopen().problems == []  # said once
+    folder.rename("unplugged", folder, "out")
+    store = lab.reopen()
+    assert store.copy(copy_id).state is CopyState.COMPLETE
+    assert store.bits(copy_id).all()
+
+
+def test_a_changed_file_is_taken_out_and_the_rest_is_served(lab: Any, content: Any) -> None:
+    copy_id = lab.fetch(content, Path("/d/out"))
+    lab.disk.folder(Path("/d/out")).open("b", writable=True).pwrite(b"!", 0)
+    lab.disk.folder(Path("/d/out/in")).remove("d")
+    sentences = lab.store.check_copy(copy_id)
+    assert [("changed" in s, "missing" in s) for s in sentences] == [(True, False), (False, True)]
+    assert lab.store.bits(copy_id).to01() == "10010"
+    assert "2 of its files" in lab.store.copy(copy_id).reason
+    assert lab.store.check_copy(copy_id) == []
+    reader = CopyReader(lab.store, copy_id)
+    table = lab.store.piece_table(content.cid, 0)
+    buffer = memoryview(bytearray(PIECE))
+    assert bytes(buffer[: reader.read(table, 0, buffer)]) == b"alpha"
+
+
+def test_serving_notices_a_change(lab: Any, content: Any) -> None:
+    copy_id = lab.fetch(content, Path("/d/out"))
+    reader = CopyReader(lab.store, copy_id)
+    table = lab.store.piece_table(content.cid, 0)
+    buffer = memoryview(bytearray(PIECE))
+    reader.read(table, 1, buffer)
+    file, unchanged = reader.file(table.files[1])
+    assert unchanged()
+    lab.disk.folder(Path("/d/out")).open("b", writable=True).pwrite(b"!", 5)
+    assert not unchanged()
+    with pytest.raises(FileChanged):
+        reader.read(table, 1, buffer)
+    assert lab.store.bits(copy_id).to01() == "10011"
+    with pytest.raises(FileChanged):
+        reader.file(table.files[1])
+    lab.disk.folder(Path("/d/out")).remove("a")
+    with pytest.raises(FileMissing):
+        reader.read(table, 0, buffer)
+    assert lab.store.bits(copy_id).to01() == "00011"
+    assert file is not None
+
+
+def test_verifying_finds_what_stat_does_not_show(lab: Any, content: Any) -> None:
+    copy_id = lab.fetch(content, Path("/d/out"))
+    file = lab.disk.folder(Path("/d/out")).open("b", writable=True)
+    file._node.data[PIECE] ^= 1  # a bit rots: no time stamp tells
+    assert lab.store.check_copy(copy_id) == []
+    *_, last = lab.store.verify(copy_id)
+    assert (last.good, last.bad_files) == (len(content.pieces) - 1, ("b",))
+    assert lab.store.bits(copy_id).to01() == "11011"
+    assert lab.store.copy(copy_id).state is CopyState.DEGRADED
+    file._node.data[PIECE] ^= 1
+    *_, last = lab.store.verify(copy_id)
+    assert last.bad_files == ()
+    assert lab.store.bits(copy_id).all()
+    assert lab.store.copy(copy_id).state is CopyState.COMPLETE
+
+
+def test_verifying_takes_back_a_file_that_was_only_touched(lab: Any, content: Any) -> None:
+    copy_id = lab.fetch(content, Path("/d/out"))
+    lab.disk.folder(Path("/d/out")).open("a", writable=True).pwrite(b"alpha", 0)
+    assert lab.store.check_copy(copy_id)
+    assert not lab.store.bits(copy_id).all()
+    *_, last = lab.store.verify(copy_id)
+    assert last.good == last.pieces
+    assert lab.store.copy(copy_id).state is CopyState.COMPLETE
+    assert lab.store.bits(copy_id).all()
+
+
+def test_verifying_a_copy_with_missing_and_longer_files(lab: Any, content: Any) -> None:
+    copy_id = lab.fetch(content, Path("/d/out"))
+    folder = lab.disk.folder(Path("/d/out"))
+    folder.remove("a")
+    folder.open("b", writable=True).pwrite(b"more", PIECE + 1)
+    *_, last = lab.store.verify(copy_id)
+    assert set(last.bad_files) == {"a", "b"}
+    assert lab.store.copy(copy_id).state is CopyState.DEGRADED
+    assert lab.store.bits(copy_id).to01() == "00011"
+
+
+def test_verifying_reports_as_it_goes(lab: Any, make_content: Any) -> None:
+    content = make_content({f"{i:03}": b"%d" % i for i in range(50)})
+    copy_id = lab.fetch(content, Path("/d/out"))
+    steps = list(lab.store.verify(copy_id))
+    assert [step.done for step in steps] == [16, 32, 48, 50]
+    assert [step.over for step in steps] == [False, False, False, True]
