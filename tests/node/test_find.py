@@ -279,20 +279,12 @@ async def test_forty_nodes_join_announce_and_find(autojump_clock: MockClock, wor
         assert 0 < search.answered <= search.asked < 30
         assert search.found == 3
         assert search.nothing is None
-
-
-async def test_records_lie_with_the_true_nearest(autojump_clock: MockClock, world: World) -> None:
-    await world.swarm(40)
-    await world.dhts[7].announce(CONTENT)
-    await trio.sleep(1)
-    others = [host.peer_id for number, host in enumerate(world.hosts) if number != 7]
-    near = set(nearest(others, PeerId(CONTENT).key, lambda p: p.key)[:20])
-    holders = {
-        host.peer_id
-        for host, dht in zip(world.hosts, world.dhts, strict=True)
-        if dht.statistics().records
-    }
-    assert holders == near
+    # The records lie with the peers that really are nearest.
+    everyone = [host.peer_id for host in world.hosts]
+    near = nearest(everyone, PeerId(CONTENT).key, lambda p: p.key)[:20]
+    for host, dht in zip(world.hosts, world.dhts, strict=True):
+        if host.peer_id in near and dht not in announcers:
+            assert dht.statistics().records == 3
 
 
 async def test_what_nobody_has_is_not_found_and_the_reason_said(
@@ -340,12 +332,12 @@ async def test_what_nobody_could_take_is_announced_as_soon_as_there_is_somebody(
 async def test_a_client_is_found_but_serves_nobody_and_is_in_no_table(
     autojump_clock: MockClock, world: World
 ) -> None:
-    await world.swarm(25)
+    await world.swarm(22)
     host, client, _ = await world.node(50, mode="client")
     await client.bootstrap([world.hosts[0].addr])
     assert KAD not in host.handlers
     await trio.sleep(700)
-    assert all(host.peer_id not in [row.peer_id for row in d.table()] for d in world.dhts[:25])
+    assert all(host.peer_id not in [row.peer_id for row in d.table()] for d in world.dhts[:22])
     _, stranger, _ = await world.node(51)
     await stranger.bootstrap([world.hosts[9].addr])
     assert await stranger.find_peer(host.peer_id) == [host.addr]
@@ -356,7 +348,7 @@ async def test_a_client_is_found_but_serves_nobody_and_is_in_no_table(
 async def test_a_server_is_found_and_who_is_unknown_is_not(
     autojump_clock: MockClock, world: World
 ) -> None:
-    await world.swarm(25)
+    await world.swarm(18)
     assert world.hosts[17].addr in await world.dhts[3].find_peer(world.hosts[17].peer_id)
     found = await world.dhts[3].look_for_peer(peer_id(12345))
     assert found.addrs == ()
@@ -367,13 +359,13 @@ async def test_a_server_is_found_and_who_is_unknown_is_not(
 async def test_a_third_dies_and_what_was_announced_is_still_found(
     autojump_clock: MockClock, world: World
 ) -> None:
-    await world.swarm(30)
+    await world.swarm(24)
     await world.dhts[2].announce(CONTENT)
-    world.kill(world.hosts[10:20])
-    assert set(await providers_of(world.dhts[25], CONTENT)) == {world.hosts[2].peer_id}
-    await trio.sleep(1800)
-    dead = {host.peer_id for host in world.hosts[10:20]}
-    for dht in world.dhts[:10] + world.dhts[20:]:
+    world.kill(world.hosts[8:16])
+    assert set(await providers_of(world.dhts[22], CONTENT)) == {world.hosts[2].peer_id}
+    await trio.sleep(1300)
+    dead = {host.peer_id for host in world.hosts[8:16]}
+    for dht in world.dhts[:8] + world.dhts[16:]:
         assert not dead & {row.peer_id for row in dht.table()}
 
 
@@ -432,7 +424,7 @@ async def test_provider_records_outlive_a_restart(autojump_clock: MockClock, wor
 async def test_many_contents_are_announced_for_few_lookups(
     autojump_clock: MockClock, world: World
 ) -> None:
-    await world.swarm(30)
+    await world.swarm(22)
     dht = world.dhts[4]
     many = [b"\x12\x20" + n.to_bytes(32, "little") for n in range(200)]
     before = dht.statistics().sent.get("FIND_NODE", 0)
