@@ -7,7 +7,6 @@ The rules are in `dht/`; here they meet the network. `Dht` wires the parts: `fin
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -150,7 +149,7 @@ class Dht:
             self._contacts.addrs,
             self._provided,
         )
-        self._server = Server(responder, environment.clock, host.faults)
+        self._server = Server(responder, environment.clock)
         self._answers_draw = draw(f"{name} local answers")
         self._mode: Mode = self.config.mode
         self._nursery: trio.Nursery | None = None
@@ -304,11 +303,6 @@ class Dht:
             dict(self._server.served),
             self._keeper.last_join,
         )
-
-    @property
-    def faults(self) -> Counter[str]:
-        """The peers' breaches of the protocol, counted by reason (the host's counter)."""
-        return self._host.faults
 
     def _serve(self) -> None:
         self._host.handle(self.config.protocol, self._server.serve, MAX_INBOUND)

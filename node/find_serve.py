@@ -10,11 +10,9 @@ import trio
 from ..dht.responder import Asker, Responder
 from ..wire.addresses import ip_group
 from ..wire.delimited import DelimitedReader, frame
-from ..wire.errors import PeerFault
 from ..wire.kad import KadMessage
 from .environment import Clock
 from .find_rpc import MAX_FRAME
-from .net.errors import NetError
 
 if TYPE_CHECKING:
     from .net.stream import Stream
@@ -32,31 +30,20 @@ MAX_INBOUND = 32
 class Server:
     """Reads requests, one after the other on each stream, and answers them in order."""
 
-    def __init__(self, responder: Responder, clock: Clock, faults: Counter[str]) -> None:
+    def __init__(self, responder: Responder, clock: Clock) -> None:
         self._responder = responder
         self._clock = clock
-        self._faults = faults
         self.served: Counter[str] = Counter()
         """Requests answered or taken, by type."""
 
     async def serve(self, stream: Stream) -> None:
-        """Answer one stream until the peer ends it, lets it lie or breaks the protocol."""
-        try:
-            await self._serve(stream)
-        except PeerFault as fault:
-            self._faults[fault.reason] += 1
-            stream.reset(fault.reason)
-        except (
-            trio.TooSlowError,
-            trio.BrokenResourceError,
-            trio.ClosedResourceError,
-            NetError,
-        ):
-            stream.reset("idle or broken")
-        else:
-            await stream.aclose()
+        """Answer one stream until the peer ends it.
 
-    async def _serve(self, stream: Stream) -> None:
+        Raises:
+            PeerFault: The peer broke the protocol; whoever runs this counts it and resets.
+            trio.TooSlowError: The stream lay idle, or the peer takes no answer.
+            trio.BrokenResourceError: The stream broke.
+        """
         connection = stream.connection
         asker = Asker(connection.peer_id, connection.scope, ip_group(connection.remote))
         reader = DelimitedReader(MAX_FRAME)

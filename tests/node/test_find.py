@@ -24,6 +24,7 @@ from shoal.node.find_walk import NothingFound
 from shoal.node.net.errors import StreamRefused, Unreachable
 from shoal.wire.addresses import Scope
 from shoal.wire.delimited import DelimitedReader, frame
+from shoal.wire.errors import PeerFault
 from shoal.wire.ids import PeerId
 from shoal.wire.kad import Connectedness, KadMessage, KadPeer, MessageType
 
@@ -122,6 +123,17 @@ class FakeHost:
     def unhandle(self, protocol: str) -> None:
         del self.handlers[protocol]
 
+    async def run_handler(self, handler: Handler, stream: FakeStream) -> None:
+        """Run a handler as a connection does: faults are counted and end its stream."""
+        try:
+            await handler(stream)
+            await stream.aclose()
+        except PeerFault as fault:
+            self.faults[fault.reason] += 1
+            stream.reset()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            stream.reset()
+
     async def dial(self, addr: Multiaddr) -> FakeConnection:
         other = self.world.by_addr.get(addr)
         self.dials += 1
@@ -170,7 +182,8 @@ class FakeHost:
         if handler is None:
             raise StreamRefused(f"{peer} does not speak {protocols[0]}")
         near, far = trio.testing.memory_stream_pair()
-        self.world.nursery.start_soon(handler, FakeStream(far, other.open[self.peer_id]))
+        inbound = FakeStream(far, other.open[self.peer_id])
+        self.world.nursery.start_soon(other.run_handler, handler, inbound)
         return FakeStream(near, connection)
 
 
@@ -484,15 +497,11 @@ def raw_node(world: World, number: int, answer: Callable[[KadMessage], bytes | N
 
     async def serve(stream: FakeStream) -> None:
         reader = DelimitedReader(1 << 16)
-        try:
-            while data := await stream.receive_some():
-                for request in reader.feed(data):
-                    made = answer(KadMessage.decode(request))
-                    if made is not None:
-                        await stream.send_all(made)
-            await stream.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        while data := await stream.receive_some():
+            for request in reader.feed(data):
+                made = answer(KadMessage.decode(request))
+                if made is not None:
+                    await stream.send_all(made)
 
     host = FakeHost(world, number)
     host.handlers[KAD] = serve
