@@ -20,38 +20,31 @@ _LEAST_LINK: Final = 45
 _DATA: Final = encode_data(UnixFsData(UnixFsKind.DIRECTORY))
 
 
-def walk_order(children: Iterable[Named]) -> list[Named]:
-    """Return the children of a directory in the order in which a walk meets them.
-
-    By name while it is one node, by the names' hashes in a HAMT.
-    """
-    ordered = sorted(children, key=lambda child: child.name)
-    if _flat_size(ordered) > MAX_FLAT_DIRECTORY:
-        ordered.sort(key=lambda child: name_hash(child.name))
-    return ordered
-
-
 def build_directory(children: Iterable[Named], emit: Emit, code: int = SHA2_256) -> Built:
     """Build a directory; names must differ.
 
     Raises:
         ContentRefused: Two names have the same hash, so that no HAMT can hold both.
     """
+    return build_in_order(children, emit, code)[0]
+
+
+def build_in_order(
+    children: Iterable[Named], emit: Emit, code: int = SHA2_256
+) -> tuple[Built, list[Named]]:
+    """Build a directory; return with it the children in the order in which a walk meets them.
+
+    By name while it is one node, by the names' hashes in a HAMT.
+    """
     ordered = sorted(children, key=lambda child: child.name)
-    if _flat_size(ordered) > MAX_FLAT_DIRECTORY:
-        return build_shards(ordered, emit, code)
-    block = encode_node(_links(ordered), _DATA)
+    block = b""
+    if len(ordered) <= MAX_FLAT_DIRECTORY // _LEAST_LINK:
+        links = (encode_link(bytes(child.cid), child.name, child.tsize) for child in ordered)
+        block = encode_node(b"".join(links), _DATA)
+    if not 0 < len(block) <= MAX_FLAT_DIRECTORY:
+        built = build_shards(ordered, emit, code)
+        ordered.sort(key=lambda child: name_hash(child.name))
+        return built, ordered
     cid = node_cid(code, block)
     emit(cid, block)
-    return Built(cid, len(block) + sum(child.tsize for child in ordered))
-
-
-def _flat_size(children: list[Named]) -> int:
-    """Return the bytes of a directory in one node."""
-    if len(children) > MAX_FLAT_DIRECTORY // _LEAST_LINK:
-        return MAX_FLAT_DIRECTORY + 1
-    return len(encode_node(_links(children), _DATA))
-
-
-def _links(children: list[Named]) -> bytes:
-    return b"".join(encode_link(bytes(child.cid), child.name, child.tsize) for child in children)
+    return Built(cid, len(block) + sum(child.tsize for child in ordered)), ordered
