@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from .errors import Misuse, PeerFault
 from .yamux_stream import (
+    HEADER_BYTES,
     FilePart,
     Read,
     Sink,
@@ -30,7 +31,6 @@ from .yamux_stream import (
 __all__ = ["FilePart", "Read", "Session", "Sink", "WindowBudget", "YamuxStream"]
 
 PROTOCOL: Final = "/yamux/1.0.0"
-HEADER_BYTES: Final = 12
 MAX_FRAME: Final = 65507
 """Payload of a data frame that we send: with its header it fills one Noise frame."""
 
@@ -101,7 +101,7 @@ class Session:
         self.unread = 0
         """Bytes received and not consumed, over all streams."""
         self.queued = 0
-        """Bytes queued to send, over all streams."""
+        """Bytes in memory that are queued to send, over all streams; files not counted."""
         self.gone_away = False
         """The peer said that it goes away, or we did."""
         self.rtt = 0.1
@@ -309,7 +309,6 @@ class Session:
             return
         stream.reset = True
         self.forget_buffer(stream)
-        self.queued -= stream.queued
         stream.clear_out()
         self._fed.discard(stream)
         self._forget(stream)
@@ -404,7 +403,6 @@ class Session:
                 continue
             room = min(end - at - HEADER_BYTES, MAX_FRAME, stream.send_window)
             size = stream.take(plain, at + HEADER_BYTES, room, reads)
-            self.queued -= size
             stream.send_window -= size
             flags = FIN if stream.wants_fin else 0
             _HEADER.pack_into(plain, at, 0, DATA, flags, stream.id, size)

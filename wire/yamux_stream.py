@@ -11,6 +11,9 @@ from .errors import Misuse
 if TYPE_CHECKING:
     from .yamux import Session
 
+HEADER_BYTES: Final = 12
+"""Of every frame."""
+
 INITIAL_WINDOW: Final = 256 * 1024
 """Every stream begins with this window, each way, by definition (yamux specification)."""
 
@@ -51,6 +54,8 @@ class Read:
     source: object
     offset: int
     view: memoryview
+    frame: tuple[int, int]
+    """Where the frame that it belongs to begins and ends in the batch."""
 
 
 class WindowBudget:
@@ -190,9 +195,12 @@ class YamuxStream:
         size = item.length if isinstance(item, FilePart) else len(item)
         if self.reset or not size:
             return
-        self.out.append(item if isinstance(item, FilePart) else memoryview(item))
+        if isinstance(item, FilePart):
+            self.out.append(item)
+        else:
+            self.out.append(memoryview(item))
+            self._session.queued += size
         self.queued += size
-        self._session.queued += size
         self._session.make_ready(self)
 
     def close(self) -> None:
@@ -220,18 +228,22 @@ class YamuxStream:
     def take(self, plain: memoryview, at: int, room: int, reads: list[Read]) -> int:
         """Move up to `room` queued bytes to `plain[at:]`; return how many."""
         start = at
-        end = at + room
+        end = at + min(room, self.queued)
+        frame = (start - HEADER_BYTES, end)
         out = self.out
         while out and at < end:
             item = out[0]
             done = self._offset
             if isinstance(item, FilePart):
                 size = min(item.length - done, end - at)
-                reads.append(Read(self, item.source, item.offset + done, plain[at : at + size]))
+                reads.append(
+                    Read(self, item.source, item.offset + done, plain[at : at + size], frame)
+                )
                 whole = item.length
             else:
                 size = min(len(item) - done, end - at)
                 plain[at : at + size] = item[done : done + size]
+                self._session.queued -= size
                 whole = len(item)
             at += size
             if done + size == whole:
@@ -244,6 +256,10 @@ class YamuxStream:
 
     def clear_out(self) -> None:
         """Forget what is queued."""
+        held = sum(len(item) for item in self.out if not isinstance(item, FilePart))
+        if self.out and not isinstance(self.out[0], FilePart):
+            held -= self._offset
+        self._session.queued -= held
         self.out.clear()
         self.queued = 0
         self._offset = 0

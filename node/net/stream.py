@@ -52,6 +52,8 @@ class Stream(trio.abc.HalfCloseableStream):
         self._reason = ""
         self._sending = False
         self._receiving = False
+        self._negotiating = False
+        self._waiting_sink: Sink | None = None
 
     @property
     def direction(self) -> Literal["in", "out"]:
@@ -71,6 +73,21 @@ class Stream(trio.abc.HalfCloseableStream):
     def note_end(self, reason: str) -> None:
         """Remember why the stream was reset."""
         self._reason = self._reason or reason
+
+    def negotiate(self, sink: Sink) -> None:
+        """Let `sink` take the bytes until the protocol is agreed (`negotiated`)."""
+        self._negotiating = True
+        self._inner.install_sink(sink)
+
+    def negotiated(self) -> None:
+        """Let the stream's own sink, or reader, have the bytes from here on."""
+        self._negotiating = False
+        self._inner.sink = self._waiting_sink
+
+    def negotiation_ended(self, reason: str | None) -> None:
+        """Pass on that the stream ended before its protocol was agreed."""
+        if self._waiting_sink is not None:
+            self._waiting_sink.ended(reason or "the peer ended the stream")
 
     # trio's interface
 
@@ -182,6 +199,9 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def install_sink(self, sink: Sink) -> None:
         """Hand every byte to `sink` inside the receive pass, what is buffered first."""
+        if self._negotiating:
+            self._waiting_sink = sink
+            return
         try:
             self._inner.install_sink(sink)
         except PeerFault as fault:
@@ -190,6 +210,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def resume(self) -> None:
         """Feed the sink again what it did not take."""
+        self.wake_reader()
         try:
             self._inner.resume()
         except PeerFault as fault:

@@ -21,11 +21,12 @@ MAX_RESOLVED = 16
 RESOLVE_SECONDS = 10.0
 
 
-class TcpStream(trio.SocketStream):
+class TcpStream(trio.abc.HalfCloseableStream):
     """A TCP connection: trio's stream, with its addresses and reads into a given buffer."""
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
-        super().__init__(sock)  # sets TCP_NODELAY
+        self._stream = trio.SocketStream(sock)  # sets TCP_NODELAY
+        self._socket = sock
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._remote = _addr(sock.getpeername())
         self._local = _addr(sock.getsockname())
@@ -48,11 +49,31 @@ class TcpStream(trio.SocketStream):
             trio.ClosedResourceError: It was closed on our side.
         """
         try:
-            return await self.socket.recv_into(buffer)
+            return await self._socket.recv_into(buffer)
         except trio.ClosedResourceError:
             raise
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """As `trio.abc.ReceiveStream.receive_some`."""
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """As `trio.abc.SendStream.send_all`."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As `trio.abc.SendStream.wait_send_all_might_not_block`."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """As `trio.abc.HalfCloseableStream.send_eof`."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """As `trio.abc.AsyncResource.aclose`."""
+        await self._stream.aclose()
 
 
 class TcpListener:

@@ -1,0 +1,410 @@
+"""One secured and multiplexed connection to a peer: opening, accepting and ending streams.
+
+The loops that move bytes are in `pump.py`. A `Connection` belongs to a host, which is told of
+inbound streams and of the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import trio
+from multiaddr import Multiaddr
+
+from ...wire import multistream
+from ...wire.addresses import Scope, scope_of
+from ...wire.errors import PeerFault
+from ...wire.identify import IdentifyInfo
+from ...wire.ids import PeerId
+from ...wire.yamux import Session, YamuxStream
+from ..environment import RawStream
+from .errors import ConnectionLost, NetError, StreamRefused
+from .negotiation import Discard, Negotiation
+from .pump import Pump
+from .secure import Secured
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .bounds import Budgets
+
+OPEN_SECONDS = 10.0
+"""Within which a stream's protocol must be agreed."""
+
+MAX_UNAGREED = 32
+"""Inbound streams of one connection whose protocol is not agreed yet."""
+
+MAX_UNREAD = 2 << 20
+"""Received and unread bytes of one connection."""
+
+MAX_UNREAD_FETCHING = 18 << 20
+"""The same while a fetch of ours runs on it (one grown window more)."""
+
+MAX_QUEUED = 8 << 20
+"""Bytes of one connection that are queued to send."""
+
+CLOSING_SECONDS = 30.0
+"""How long a stream that we closed waits for the peer's end before it is reset."""
+
+Handler = Callable[[Stream], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A protocol that we serve."""
+
+    handler: Handler
+    max_inbound: int
+    """Streams of one connection at a time."""
+
+
+class Connection:
+    """A connection; its attributes do not change but for `info`, `rtt` and the counters."""
+
+    def __init__(
+        self,
+        raw: RawStream,
+        secured: Secured,
+        *,
+        direction: Literal["in", "out"],
+        services: dict[str, Service],
+        budgets: Budgets,
+        faulted: Callable[[Connection, PeerFault], None],
+        now: Callable[[], float],
+    ) -> None:
+        self.peer_id: PeerId = secured.session.peer
+        self.key = secured.session.key
+        self.direction: Literal["in", "out"] = direction
+        self.is_initiator = direction == "out"
+        self.remote: Multiaddr = raw.remote
+        self.local: Multiaddr = raw.local
+        scope = scope_of(raw.remote)
+        self.scope = Scope.GLOBAL if scope is None else scope
+        self.handshake_hash = secured.session.handshake_hash
+        self.opened_at = now()
+        self.info: IdentifyInfo | None = None
+        """What identify told; None until it has."""
+        self.fetching = 0
+        """Fetches of ours on this connection: more unread bytes are allowed, and it is kept."""
+        self.used_at = trio.current_time()
+        """When a stream was last opened or closed (trio's clock)."""
+        self._services = services
+        self._budgets = budgets
+        self._tell_fault = faulted
+        self._end = trio.Event()
+        self._identified = trio.Event()
+        self._reason = ""
+        self._serving: dict[str, int] = {}
+        self._unagreed = 0
+        self._closing: dict[YamuxStream, float] = {}
+        self._accepted: list[Stream] = []
+        self._lazy: list[Stream] = []
+        self._counted_unread = 0
+        self.session = Session(self.is_initiator, self, budgets.windows)
+        self.session.rtt = secured.rtt
+        self.session.now = trio.current_time
+        self._pump = Pump(raw, secured, self.session, self, budgets.run_blocking)
+        self._nursery: trio.Nursery | None = None
+
+    # Facts
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._end.is_set()
+
+    @property
+    def reason(self) -> str:
+        """Why it ended."""
+        return self._reason
+
+    @property
+    def rtt(self) -> float:
+        """Round trip in seconds, last measured."""
+        return self.session.rtt
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received, as they came over the wire."""
+        return self._pump.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes sent, as they went over the wire."""
+        return self._pump.bytes_out
+
+    @property
+    def congested(self) -> bool:
+        """Whether so much is queued that senders must wait."""
+        return self.session.queued > MAX_QUEUED or self._budgets.congested
+
+    @property
+    def streams(self) -> int:
+        """Open streams, both ways."""
+        return len(self.session.streams)
+
+    def speaks(self, protocol: str) -> bool | None:
+        """Return whether the peer serves a protocol; None while identify has not told."""
+        return None if self.info is None else protocol in self.info.protocols
+
+    # Life
+
+    async def run(self) -> None:
+        """Run the connection until it ends; never raises for what a peer does."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._housekeeping)
+                self._reason = await self._pump.run(self._drain_events)
+                nursery.cancel_scope.cancel()
+        except PeerFault as fault:
+            raise AssertionError("the pump handles faults") from fault
+        finally:
+            self._reason = self._reason or "the connection was closed"
+            self.session.close_all(self._reason)
+            self._count_unread()
+            self._end.set()
+            self._identified.set()
+
+    def close(self, reason: str = "closed") -> None:
+        """Say goodbye and end as soon as what is queued has gone out."""
+        self._reason = self._reason or reason
+        self._pump.close()
+
+    async def aclose(self, reason: str = "closed") -> None:
+        """Close and wait for the end."""
+        self.close(reason)
+        await self._end.wait()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended."""
+        await self._end.wait()
+
+    async def identified(self) -> IdentifyInfo:
+        """Wait for what identify tells.
+
+        Raises:
+            ConnectionLost: The connection ended before.
+        """
+        await self._identified.wait()
+        if self.info is None:
+            raise ConnectionLost(self._reason or "the peer did not identify itself")
+        return self.info
+
+    def set_info(self, info: IdentifyInfo | None) -> None:
+        """Take what identify told (None: it failed)."""
+        if info is not None:
+            self.info = info
+        self._identified.set()
+
+    async def _housekeeping(self) -> None:
+        """Reset streams that we closed and whose peers do not."""
+        while True:
+            await trio.sleep(CLOSING_SECONDS)
+            limit = trio.current_time() - CLOSING_SECONDS
+            for inner in [i for i, since in self._closing.items() if since <= limit]:
+                inner.abort()
+                del self._closing[inner]
+            self.wake_writer()
+
+    # Opening streams
+
+    async def open_stream(self, protocols: Sequence[str]) -> Stream:
+        """Open a stream for the first of `protocols` that the peer speaks.
+
+        A protocol that identify has named is taken for agreed, so that the first request can go
+        out at once; if the peer refuses after all, the stream is reset.
+
+        Raises:
+            StreamRefused: The peer speaks none of them, or takes no more streams.
+            ConnectionLost: The connection has ended.
+        """
+        if self.closed or self._pump.closing:
+            raise ConnectionLost(self._reason or "the connection is closing")
+        if not self.session.can_open:
+            raise StreamRefused("no more streams can be opened on this connection")
+        self.used_at = trio.current_time()
+        known = [name for name in protocols if self.speaks(name)]
+        stream = Stream(self, self.session.open())
+        negotiation = Negotiation(self, stream, multistream.Initiator(known or protocols))
+        stream.queue(negotiation.initiator.start())
+        if known:
+            stream.protocol = known[0]
+            stream.negotiate(negotiation)
+            await trio.lowlevel.checkpoint()
+            return stream
+        stream.negotiate(negotiation)
+        try:
+            with trio.fail_after(OPEN_SECONDS):
+                await negotiation.decided.wait()
+        except trio.TooSlowError:
+            stream.reset("no answer")
+            raise StreamRefused(
+                f"no answer to {protocols[0]} within {OPEN_SECONDS:.0f} s"
+            ) from None
+        except BaseException:
+            stream.reset("cancelled")
+            raise
+        if negotiation.initiator.agreed is None:
+            if self.closed:
+                raise ConnectionLost(self._reason)
+            raise StreamRefused(f"the peer does not speak {' or '.join(protocols)}")
+        return stream
+
+    # What the streams and the pump call
+
+    def wake_writer(self) -> None:
+        """Let the writer look for something to send."""
+        self._pump.wake()
+
+    def stream_closed(self, inner: YamuxStream) -> None:
+        """End a stream properly: our half after what is queued, theirs by dropping what comes."""
+        self.used_at = trio.current_time()
+        inner.close()
+        self.session.forget_buffer(inner)
+        if not inner.remote_ended and not inner.reset:
+            inner.sink = Discard()
+            inner.consumed = -(1 << 62)  # what is dropped is not asked for again
+            self._closing[inner] = trio.current_time()
+        self.wake_writer()
+
+    def stream_faulted(self, inner: YamuxStream, fault: PeerFault) -> None:
+        """Reset a stream whose peer broke the rules, and count the reason."""
+        inner.abort()
+        self.faulted(inner, fault)
+
+    def count(self, fault: PeerFault) -> None:
+        """Count a fault of this peer."""
+        self._tell_fault(self, fault)
+
+    # Events of the session (inside the receive pass)
+
+    def opened(self, stream: YamuxStream) -> None:
+        """Take an inbound stream: its protocol is negotiated first."""
+        driver = Stream(self, stream)
+        if self._unagreed >= MAX_UNAGREED or self._pump.closing:
+            self.count(PeerFault("streams-unagreed"))
+            driver.reset("too many streams without a protocol")
+            return
+        self._unagreed += 1
+        self._accepted.append(driver)
+
+    def readable(self, stream: YamuxStream) -> None:
+        """Wake the stream's reader."""
+        if isinstance(stream.driver, Stream):
+            stream.driver.wake_reader()
+        if stream.remote_ended or stream.reset:
+            self._closing.pop(stream, None)
+
+    def writable(self, stream: YamuxStream) -> None:
+        """Wake the stream's sender."""
+        if isinstance(stream.driver, Stream):
+            stream.driver.wake_writer()
+
+    def faulted(self, stream: YamuxStream, fault: PeerFault) -> None:
+        """Count the fault that ended a stream."""
+        if isinstance(stream.driver, Stream):
+            stream.driver.note_end(str(fault))
+        self.count(fault)
+
+    def ponged(self, opaque: int) -> None:
+        """Take the answer to a keep-alive ping."""
+        self._pump.ponged(opaque)
+
+    def going_away(self, code: int) -> None:
+        """Take the peer's goodbye: it ends the connection when its streams are done."""
+        self._reason = self._reason or f"the peer is going away ({code})"
+
+    def resume_later(self, stream: Stream) -> None:
+        """Feed a stream's own sink behind the pass in which its protocol was agreed."""
+        self._lazy.append(stream)
+
+    def _drain_events(self) -> None:
+        """Do what the last pass left to be done."""
+        self.session.pass_done()
+        if self._lazy:
+            lazy, self._lazy = self._lazy, []
+            for stream in lazy:
+                stream.resume()
+        if self._accepted:
+            accepted, self._accepted = self._accepted, []
+            assert self._nursery is not None
+            for stream in accepted:
+                self._nursery.start_soon(self._serve, stream)
+        if self.session.unread or self._counted_unread:
+            self._hold_memory()
+
+    def _hold_memory(self) -> None:
+        """Reset the stream with most unread bytes while the connection or process has too many."""
+        limit = MAX_UNREAD_FETCHING if self.fetching else MAX_UNREAD
+        self._count_unread()
+        while self.session.unread and (
+            self.session.unread > limit or self._budgets.too_much_unread
+        ):
+            worst = max(self.session.streams.values(), key=lambda s: len(s.buffer), default=None)
+            if worst is None or not worst.buffer:
+                break
+            self.stream_faulted(worst, PeerFault("unread-memory", f"{len(worst.buffer)} bytes"))
+            self._count_unread()
+
+    def _count_unread(self) -> None:
+        self._budgets.unread += self.session.unread - self._counted_unread
+        self._counted_unread = self.session.unread
+
+    async def _serve(self, stream: Stream) -> None:
+        """Negotiate an inbound stream's protocol, then run its handler."""
+        responder = multistream.Responder(self._services.__contains__, lambda: list(self._services))
+        stream.queue(responder.start())
+        service: Service | None = None
+        try:
+            with trio.move_on_after(OPEN_SECONDS):
+                service = await self._agree(stream, responder)
+        except PeerFault as fault:
+            self.count(fault)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._unagreed -= 1
+        if service is None:
+            stream.reset("no protocol was agreed")
+            return
+        name = stream.protocol
+        if self._serving.get(name, 0) >= service.max_inbound:
+            self.count(PeerFault("streams-of-protocol", name))
+            stream.reset("too many streams of this protocol")
+            return
+        self._serving[name] = self._serving.get(name, 0) + 1
+        self.used_at = trio.current_time()
+        try:
+            await service.handler(stream)
+            await stream.aclose()
+        except PeerFault as fault:
+            self.count(fault)
+            stream.reset(str(fault))
+        except (NetError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            stream.reset("the stream broke")
+        except BaseException:
+            stream.reset("cancelled")
+            raise
+        finally:
+            self._serving[name] -= 1
+
+    async def _agree(self, stream: Stream, responder: multistream.Responder) -> Service | None:
+        """Answer proposals until one is agreed; what comes behind it stays in the stream."""
+        while responder.agreed is None:
+            data = await stream.receive_some()
+            if not data:
+                return None
+            answer = responder.receive(data)
+            if answer:
+                stream.queue(answer)
+        stream.protocol = responder.agreed
+        inner = stream._inner
+        rest = responder.remainder
+        if rest and not inner.reset:
+            # These bytes were credited already: give them back uncounted.
+            inner.buffer[:0] = rest
+            inner.consumed -= len(rest)
+            self.session.unread += len(rest)
+        return self._services.get(responder.agreed)

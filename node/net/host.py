@@ -1,0 +1,466 @@
+"""The host: a node's listeners and connections, one place to dial and to serve protocols.
+
+At most one connection to a peer is used for new streams; when both sides dialled at once it is the
+one that the smaller peer id dialled, and the other closes when it has been without streams for
+10 s.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+from multiaddr import Multiaddr
+
+from ...wire.addresses import peer_of, without_peer
+from ...wire.errors import PeerFault
+from ...wire.ids import PeerId
+from ...wire.keys import PrivateKey
+from ..environment import Environment, Listener, RawStream
+from .bounds import Budgets, Limits, global_ip
+from .connection import Connection, Handler, Service
+from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook, dial_first, ranked
+from .errors import NetError, TooMany, Unreachable, WrongPeer
+from .identify import Identify, ping
+from .peerstore import Peerstore
+from .secure import NoiseKeys, Secured, upgrade
+from .stream import Stream
+
+SPARE_SECONDS = 10.0
+"""How long the second of two connections to a peer may be without streams."""
+
+DIAL_SECONDS = 60.0
+"""For reaching a peer, all addresses together (go)."""
+
+ACCEPT_PAUSE = 0.2
+"""Pause of a listener that could not accept (no file descriptor left)."""
+
+GOODBYE_SECONDS = 3.0
+"""For all connections to end properly when the host does."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostConfig:
+    """Settings of a host."""
+
+    agent: str = "shoal/0.1.0"
+    """Told to peers by identify."""
+
+    limits: Limits = field(default_factory=Limits)
+    """How many connections there may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatistics:
+    """A snapshot of a host."""
+
+    connections: int
+    bytes_in: int
+    bytes_out: int
+    faults: dict[str, int]
+
+
+class Host:
+    """See the top of the file; `run` must be running for all else."""
+
+    def __init__(
+        self, environment: Environment, identity: PrivateKey, config: HostConfig | None = None
+    ) -> None:
+        self.environment = environment
+        self.identity = identity
+        self.peer_id = identity.peer_id
+        self.config = config or HostConfig()
+        self._random = environment.random
+        self._keys = NoiseKeys(identity, environment.random.secret(32))
+        self.peerstore = Peerstore(self.peer_id, trio.current_time)
+        self.dials = DialBook(trio.current_time)
+        self.faults: Counter[str] = Counter()
+        """Faults of peers, by reason."""
+        self.announced: list[Multiaddr] = []
+        """Addresses to tell besides those that we listen on."""
+        self.on_connected: list[Callable[[Connection], None]] = []
+        self.on_disconnected: list[Callable[[Connection], None]] = []
+        self.on_identified: list[Callable[[Connection], None]] = []
+        self._services: dict[str, Service] = {}
+        self._hidden: set[str] = set()
+        self._listeners: list[Listener] = []
+        self._connections: dict[PeerId, list[Connection]] = {}
+        self._dialling: dict[PeerId, trio.Lock] = {}
+        self._upgrading = 0
+        self._past_bytes = [0, 0]
+        self._nursery: trio.Nursery | None = None
+        self._closing = False
+        self._budgets = Budgets(environment.run_blocking, self._queued)
+        self._identify = Identify(self, self.config.agent)
+        self._identify.serve()
+
+    # Life
+
+    async def run(
+        self,
+        listen: Sequence[Multiaddr] = (),
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on the addresses and run until cancelled or closed.
+
+        Raises:
+            OSError: One of the addresses cannot be listened on (before `task_status.started`).
+        """
+        try:
+            for addr in listen:
+                self._listeners.append(await self.environment.transport.listen(addr))
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for listener in self._listeners:
+                    nursery.start_soon(self._accept, listener)
+                nursery.start_soon(self._identify.push_changes)
+                nursery.start_soon(self._close_spares)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._closing = True
+            with trio.CancelScope(shield=True):
+                for listener in self._listeners:
+                    await listener.aclose()
+
+    async def aclose(self) -> None:
+        """Stop listening and end all connections properly (at most 3 s)."""
+        self._closing = True
+        for listener in self._listeners:
+            await listener.aclose()
+        with trio.move_on_after(GOODBYE_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for connection in self.connections():
+                    nursery.start_soon(connection.aclose)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    def listen_addrs(self) -> list[Multiaddr]:
+        """Return the concrete addresses that we listen on, without `/p2p`."""
+        return [addr for listener in self._listeners for addr in listener.addrs]
+
+    def told_addrs(self) -> list[Multiaddr]:
+        """Return the addresses that peers may be told, the announced ones first."""
+        return list(dict.fromkeys([*self.announced, *self.listen_addrs()]))
+
+    # Protocols
+
+    @property
+    def protocols(self) -> list[str]:
+        """The protocols that we tell others we serve."""
+        return [name for name in self._services if name not in self._hidden]
+
+    def handle(
+        self, protocol: str, handler: Handler, *, max_inbound: int = 64, advertise: bool = True
+    ) -> None:
+        """Serve a protocol; peers that are connected are told.
+
+        Args:
+            protocol: Its id.
+            handler: Called with each inbound stream; the stream is closed when it returns. What
+                it raises as `PeerFault`, `NetError` or for a broken stream resets the stream.
+            max_inbound: Streams of one connection at a time.
+            advertise: Tell it by identify.
+        """
+        self._services[protocol] = Service(handler, max_inbound)
+        if not advertise:
+            self._hidden.add(protocol)
+        self._identify.changed()
+
+    def unhandle(self, protocol: str) -> None:
+        """Stop serving a protocol."""
+        self._services.pop(protocol, None)
+        self._hidden.discard(protocol)
+        self._identify.changed()
+
+    # Connections
+
+    def connections(self) -> list[Connection]:
+        """Return all open connections."""
+        return [c for several in self._connections.values() for c in several if not c.closed]
+
+    def connection(self, peer: PeerId) -> Connection | None:
+        """Return the connection to use for new streams to a peer."""
+        open_ones = [c for c in self._connections.get(peer, ()) if not c.closed]
+        if not open_ones:
+            return None
+        preferred = "out" if self.peer_id < peer else "in"
+        return min(open_ones, key=lambda c: (c.direction != preferred, c.opened_at))
+
+    async def connect(
+        self, peer: PeerId, addrs: Iterable[Multiaddr] = (), *, force: bool = False
+    ) -> Connection:
+        """Return a connection to the peer, dialling known and given addresses if there is none.
+
+        Args:
+            peer: Whom.
+            addrs: Further addresses to try.
+            force: Dial also addresses whose back-off is not over.
+
+        Raises:
+            Unreachable: With what each address answered.
+        """
+        given = [without_peer(addr) for addr in addrs if peer_of(addr) in (None, peer)]
+        if peer == self.peer_id:
+            raise Unreachable(str(peer), [("", "that is this node itself")])
+        lock = self._dialling.setdefault(peer, trio.Lock())
+        try:
+            async with lock:
+                existing = self.connection(peer)
+                if existing is not None:
+                    return existing
+                return await self._dial_peer(peer, given, force)
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._dialling.pop(peer, None)
+
+    async def _dial_peer(self, peer: PeerId, given: Sequence[Multiaddr], force: bool) -> Connection:
+        candidates = ranked([*given, *self.peerstore.addrs(peer)], self.environment.transport)
+        due = [item for item in candidates if force or not self.dials.waits(item[0])]
+        skipped = [
+            (str(addr), f"tried lately, again in {self.dials.waits(addr):.0f} s")
+            for addr, _ in candidates
+            if not force and self.dials.waits(addr)
+        ]
+
+        async def attempt(addr: Multiaddr) -> Connection:
+            return await self._dial_addr(addr, peer)
+
+        failures: list[tuple[str, str]] = []
+        connection: Connection | None = None
+        with trio.move_on_after(DIAL_SECONDS):
+            connection, failures = await dial_first(due, attempt)
+        if connection is None:
+            raise Unreachable(str(peer), [*failures, *skipped])
+        return connection
+
+    async def dial(self, addr: Multiaddr) -> Connection:
+        """Connect to an address that the user gave; names are resolved.
+
+        Raises:
+            WrongPeer: Another peer than the one in the address answers there.
+            Unreachable: Nobody does.
+        """
+        expected = peer_of(addr)
+        if expected is not None:
+            existing = self.connection(expected)
+            if existing is not None:
+                return existing
+        try:
+            plain = [
+                without_peer(a)
+                for a in await self.environment.transport.resolve(without_peer(addr))
+            ]
+        except OSError as error:
+            raise Unreachable(str(addr), [(str(addr), str(error))]) from error
+        wrong: list[WrongPeer] = []
+
+        async def attempt(target: Multiaddr) -> Connection:
+            try:
+                return await self._dial_addr(target, expected)
+            except WrongPeer as error:
+                wrong.append(error)
+                raise
+
+        failures: list[tuple[str, str]] = []
+        connection: Connection | None = None
+        with trio.move_on_after(DIAL_SECONDS):
+            candidates = ranked(plain, self.environment.transport)
+            if not candidates:
+                failures = [(str(addr), "this kind of address cannot be dialled")]
+            connection, failures = await dial_first(candidates, attempt)
+        if connection is not None:
+            return connection
+        if wrong:
+            raise wrong[0]
+        raise Unreachable(str(expected or addr), failures)
+
+    async def open_stream(
+        self, peer: PeerId, protocols: Sequence[str], addrs: Iterable[Multiaddr] = ()
+    ) -> Stream:
+        """Open a stream to a peer, connecting first if need be.
+
+        Raises:
+            NetError: It cannot be reached or speaks none of the protocols.
+        """
+        return await (await self.connect(peer, addrs)).open_stream(protocols)
+
+    async def ping(self, peer: PeerId) -> float:
+        """Ping a peer once; return the round trip in seconds."""
+        source = self._random.stream(f"ping {peer}")
+        return await ping(await self.connect(peer), source.randbytes)
+
+    def statistics(self) -> HostStatistics:
+        """Return a snapshot."""
+        open_ones = self.connections()
+        return HostStatistics(
+            len(open_ones),
+            self._past_bytes[0] + sum(c.bytes_in for c in open_ones),
+            self._past_bytes[1] + sum(c.bytes_out for c in open_ones),
+            dict(self.faults),
+        )
+
+    # Making connections
+
+    async def _dial_addr(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
+        """Dial and upgrade one address.
+
+        Raises:
+            NetError, PeerFault, OSError, trio.TooSlowError: It did not work.
+        """
+        self.dials.begin(addr)
+        success: bool | None = None
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                raw = await self.environment.transport.dial(addr)
+            try:
+                connection = await self._upgraded(raw, expected, initiator=True)
+            except BaseException:
+                await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
+                raise
+            success = True
+        except (NetError, PeerFault, OSError, trio.TooSlowError):
+            success = False
+            raise
+        finally:
+            self.dials.end(addr, success)
+        self.peerstore.add(connection.peer_id, [addr])
+        return connection
+
+    async def _upgraded(
+        self, raw: RawStream, expected: PeerId | None, *, initiator: bool
+    ) -> Connection:
+        ephemeral = self._random.secret(32)
+        try:
+            with trio.fail_after(UPGRADE_SECONDS):
+                secured = await upgrade(
+                    raw, self._keys, ephemeral, initiator=initiator, expected=expected
+                )
+        except PeerFault as fault:
+            self.faults[fault.reason] += 1
+            if fault.reason == "noise-wrong-peer" and expected is not None:
+                found = PeerId.parse(fault.detail.split(" ", 1)[0])
+                raise WrongPeer(str(raw.remote), expected, found) from fault
+            raise
+        return self._register(raw, secured, initiator=initiator)
+
+    def _register(self, raw: RawStream, secured: Secured, *, initiator: bool) -> Connection:
+        if self._nursery is None or self._closing:
+            raise TooMany("the node is closing")
+        self._make_room(raw)
+        connection = Connection(
+            raw,
+            secured,
+            direction="out" if initiator else "in",
+            services=self._services,
+            budgets=self._budgets,
+            faulted=self._faulted,
+            now=self.environment.clock.now,
+        )
+        self._connections.setdefault(connection.peer_id, []).append(connection)
+        self._nursery.start_soon(self._run_connection, connection)
+        return connection
+
+    def _make_room(self, raw: RawStream) -> None:
+        """Close an idle connection if there are too many.
+
+        Raises:
+            TooMany: All are in use, or too many are with this IP.
+        """
+        limits = self.config.limits
+        everyone = self.connections()
+        ip = global_ip(raw.remote)
+        if ip is not None:
+            same = sum(global_ip(c.remote) == ip for c in everyone)
+            if same >= limits.per_ip:
+                raise TooMany(f"there are {same} connections with this IP already")
+        if len(everyone) < limits.connections:
+            return
+        idle = [c for c in everyone if not c.streams and not c.fetching]
+        if not idle:
+            raise TooMany(f"there are {len(everyone)} connections, all in use")
+        min(idle, key=lambda c: c.used_at).close("a newer connection needed the place")
+
+    async def _run_connection(self, connection: Connection) -> None:
+        for tell in self.on_connected:
+            tell(connection)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_who, connection)
+            try:
+                await connection.run()
+            finally:
+                nursery.cancel_scope.cancel()
+                self._gone(connection)
+
+    async def _ask_who(self, connection: Connection) -> None:
+        await self._identify.ask(connection)
+        if connection.info is not None:
+            self.identified(connection)
+
+    def identified(self, connection: Connection) -> None:
+        """Tell who wants to know that a peer has identified itself, or has changed."""
+        for tell in self.on_identified:
+            tell(connection)
+
+    def _gone(self, connection: Connection) -> None:
+        several = self._connections.get(connection.peer_id, [])
+        if connection in several:
+            several.remove(connection)
+        if not several:
+            self._connections.pop(connection.peer_id, None)
+        self._past_bytes[0] += connection.bytes_in
+        self._past_bytes[1] += connection.bytes_out
+        for tell in self.on_disconnected:
+            tell(connection)
+
+    async def _accept(self, listener: Listener) -> None:
+        assert self._nursery is not None
+        while True:
+            try:
+                raw = await listener.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError:
+                await trio.sleep(ACCEPT_PAUSE)
+                continue
+            if self._upgrading >= self.config.limits.upgrades:
+                self.faults["upgrades-busy"] += 1
+                await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
+                continue
+            self._upgrading += 1
+            self._nursery.start_soon(self._admit, raw)
+
+    async def _admit(self, raw: RawStream) -> None:
+        try:
+            await self._upgraded(raw, None, initiator=False)
+        except PeerFault:
+            pass  # counted
+        except (NetError, OSError, trio.TooSlowError, trio.ClosedResourceError) as error:
+            self.faults[f"upgrade-{type(error).__name__}"] += 1
+        else:
+            return
+        finally:
+            self._upgrading -= 1
+        await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
+
+    async def _close_spares(self) -> None:
+        """Close the second connection to a peer when it has been without streams for a while."""
+        while True:
+            await trio.sleep(SPARE_SECONDS)
+            limit = trio.current_time() - SPARE_SECONDS
+            for peer, several in list(self._connections.items()):
+                if len(several) > 1:
+                    kept = self.connection(peer)
+                    for connection in several:
+                        spare = connection is not kept and not connection.streams
+                        if spare and connection.used_at <= limit:
+                            connection.close("there is another connection")
+
+    def _faulted(self, connection: Connection, fault: PeerFault) -> None:
+        self.faults[fault.reason] += 1
+
+    def _queued(self) -> int:
+        return sum(c.session.queued for several in self._connections.values() for c in several)

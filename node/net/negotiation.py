@@ -1,0 +1,63 @@
+"""Sinks that stand in for a stream's own: while its protocol is proposed, and after its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ...wire import multistream
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+
+class Negotiation:
+    """The sink of a stream whose protocol is proposed: takes the answer, then steps aside."""
+
+    def __init__(
+        self, connection: Connection, stream: Stream, initiator: multistream.Initiator
+    ) -> None:
+        self.initiator = initiator
+        self.decided = trio.Event()
+        self._connection = connection
+        self._stream = stream
+
+    def feed(self, data: memoryview) -> int:
+        """Take the answer; what stands behind it is left in the stream."""
+        answer = self.initiator.receive(data)
+        if answer:
+            self._stream.queue(answer)
+        if self.initiator.refused:
+            self._stream.reset("the peer does not speak the protocol")
+        elif self.initiator.agreed is not None:
+            self._stream.protocol = self.initiator.agreed
+            self._stream.negotiated()
+            self._connection.resume_later(self._stream)
+        else:
+            return len(data)
+        self.decided.set()
+        return len(data) - len(self.initiator.remainder)
+
+    def pass_done(self) -> None:
+        """Do nothing."""
+
+    def ended(self, reason: str | None) -> None:
+        """Let the waiting opener see that nothing was agreed."""
+        self._stream.negotiation_ended(reason)
+        self.decided.set()
+
+
+class Discard:
+    """The sink of a stream that we closed: what comes is dropped."""
+
+    def feed(self, data: memoryview) -> int:
+        """Drop the bytes."""
+        return len(data)
+
+    def pass_done(self) -> None:
+        """Do nothing."""
+
+    def ended(self, reason: str | None) -> None:
+        """Do nothing."""

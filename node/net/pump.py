@@ -1,0 +1,320 @@
+"""The two loops of a connection: ciphertext to streams, and streams to ciphertext.
+
+Receiving is one synchronous pass per socket read: every whole Noise frame is opened into a small
+plain buffer and walked there. Sending lays out one batch, reads file ranges straight behind their
+headers, seals it and sends it with one call. Both use buffers that live as long as the connection
+is busy; an idle one keeps small ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from ...wire import noise, yamux
+from ...wire.errors import PeerFault
+from ...wire.yamux import Session
+from ...wire.yamux_stream import HEADER_BYTES, Read
+from ..environment import RawStream, RunBlocking
+from .stream import FileRange, Stream
+
+if TYPE_CHECKING:
+    from .secure import Secured
+
+SMALL_READ = 16 * 1024
+LARGE_READ = 1 << 20
+"""Bytes asked from the socket at once: small while idle, large while reads come back full."""
+
+SMALL_BATCH = 64 * 1024 + 2 * HEADER_BYTES
+LARGE_BATCH = 1 << 20
+"""Plain bytes sealed and sent at once."""
+
+BATCH_SECONDS = 0.05
+"""A batch takes about this long at the measured rate, so that a ping never waits for long."""
+
+IDLE_SECONDS = 2.0
+"""After which large buffers are given back."""
+
+SEND_SECONDS = 60.0
+"""Within which one batch must go out; a peer that does not read is dropped."""
+
+PING_EVERY = 30.0
+PING_SECONDS = 20.0
+"""Keep-alive: a ping every 30 s (go), its answer within 20 s."""
+
+GOODBYE_SECONDS = 1.0
+"""How long we wait for the peer's end of a connection that we close."""
+
+
+class Faults(Protocol):
+    """Who is told of faults that end the connection or a stream."""
+
+    def count(self, fault: PeerFault) -> None:
+        """Count a fault."""
+
+
+class _Ended(Exception):
+    """The connection is over; the text says why."""
+
+
+class Pump:
+    """Moves the bytes of one connection."""
+
+    def __init__(
+        self,
+        raw: RawStream,
+        secured: Secured,
+        session: Session,
+        faults: Faults,
+        run_blocking: RunBlocking,
+    ) -> None:
+        self._raw = raw
+        self._opener = secured.session.opener
+        self._sealer = secured.session.sealer
+        self._first_cipher = secured.cipher
+        self._first_plain = secured.plain
+        self._session = session
+        self._faults = faults
+        self._run_blocking = run_blocking
+        self._wake = trio.Event()
+        self._ping_id = 0
+        self._ping_at: float | None = None
+        self._pong = trio.Event()
+        self._rate = 0.0
+        self.closing = False
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def wake(self) -> None:
+        """Let the writer look for something to send."""
+        if not self._wake.is_set() and (self._session.has_output or self.closing):
+            self._wake.set()
+
+    def close(self) -> None:
+        """Say goodbye, send what is queued, and end."""
+        if not self.closing:
+            self.closing = True
+            self._session.go_away(yamux.NORMAL)
+            self.wake()
+
+    def ponged(self, opaque: int) -> None:
+        """Take the answer to a ping."""
+        if opaque == self._ping_id and self._ping_at is not None:
+            self._session.rtt = trio.current_time() - self._ping_at
+            self._ping_at = None
+            self._pong.set()
+
+    async def run(self, pass_done: Callable[[], None]) -> str:
+        """Run until the connection ends; return why it did."""
+        reason = ""
+
+        async def ending(loop: Callable[[], object]) -> None:
+            nonlocal reason
+            try:
+                await loop()  # type: ignore[misc]
+            except PeerFault as fault:
+                self._faults.count(fault)
+                reason = reason or str(fault)
+                self._session.go_away(yamux.PROTOCOL_ERROR)
+            except _Ended as end:
+                reason = reason or str(end)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                reason = reason or "the connection broke"
+            nursery.cancel_scope.cancel()
+
+        async def read() -> None:
+            await self._read(pass_done)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ending, read)
+                nursery.start_soon(ending, self._write)
+                nursery.start_soon(ending, self._keep_alive)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_SECONDS):
+                await trio.aclose_forcefully(self._raw)  # type: ignore[arg-type]
+        return reason
+
+    # Receiving
+
+    async def _read(self, pass_done: Callable[[], None]) -> None:
+        plain = memoryview(bytearray(noise.MAX_PLAIN + HEADER_BYTES))
+        left = 0
+        if self._first_plain:
+            size = len(self._first_plain)
+            start = memoryview(bytearray(self._first_plain))
+            left = size - self._session.receive(start)
+            plain[:left] = start[size - left :]
+        size = SMALL_READ
+        cipher = memoryview(bytearray(size + noise.MAX_MESSAGE + 2))
+        have = len(self._first_cipher)
+        if have > len(cipher):
+            cipher = memoryview(bytearray(have + noise.MAX_MESSAGE + 2))
+        cipher[:have] = self._first_cipher
+        fresh = have
+        receive, open_frame = self._session.receive, self._opener.open
+        while True:
+            at = 0
+            while True:
+                consumed, produced = open_frame(cipher[at:have], plain[left:])
+                if not consumed:
+                    break
+                at += consumed
+                total = left + produced
+                used = receive(plain[:total])
+                left = total - used
+                if left:
+                    plain[:left] = plain[used:total]
+            if at:
+                have -= at
+                cipher[:have] = cipher[at : at + have]
+            if fresh:
+                pass_done()
+                self.wake()
+            if fresh >= size and size < LARGE_READ:
+                cipher, size = _moved(cipher, have, LARGE_READ), LARGE_READ
+            if size == LARGE_READ:
+                fresh = -1
+                with trio.move_on_after(IDLE_SECONDS):
+                    fresh = await self._raw.receive_into(cipher[have : have + size])
+                if fresh < 0:
+                    cipher, size, fresh = _moved(cipher, have, SMALL_READ), SMALL_READ, 0
+                    continue
+            else:
+                fresh = await self._raw.receive_into(cipher[have : have + size])
+            if fresh == 0:
+                raise _Ended("the peer closed the connection")
+            self.bytes_in += fresh
+            have += fresh
+
+    # Sending
+
+    async def _write(self) -> None:
+        size = 0
+        plain = out = memoryview(b"")
+        while True:
+            if not self._session.has_output:
+                if self.closing:
+                    await self._goodbye()
+                self._wake = trio.Event()
+                if size > SMALL_BATCH:
+                    with trio.move_on_after(IDLE_SECONDS):
+                        await self._wake.wait()
+                if not self._wake.is_set():
+                    size = 0
+                    plain = out = memoryview(b"")
+                    await self._wake.wait()
+                continue
+            want = self._batch_size()
+            if want > size:
+                size = want if want <= SMALL_BATCH else LARGE_BATCH
+                plain = memoryview(bytearray(size))
+                out = memoryview(bytearray(noise.sealed_size(size) + 18))
+            length, lead, reads = self._session.fill(plain[:want])
+            if reads:
+                length = await self._perform(reads, plain, length)
+            written = self._sealer.seal(plain[:length], out, lead)
+            started = trio.current_time()
+            with trio.move_on_after(SEND_SECONDS) as scope:
+                await self._raw.send_all(out[:written])
+            if scope.cancelled_caught:
+                raise _Ended(f"the peer took nothing for {SEND_SECONDS:.0f} s")
+            self.bytes_out += written
+            self._measure(written, trio.current_time() - started)
+
+    def _batch_size(self) -> int:
+        wanted = int(self._rate * BATCH_SECONDS) if self._rate else SMALL_BATCH
+        return max(SMALL_BATCH, min(wanted, LARGE_BATCH))
+
+    def _measure(self, count: int, seconds: float) -> None:
+        if count >= SMALL_BATCH // 2:
+            rate = count / max(seconds, 1e-4)
+            self._rate = rate if not self._rate else 0.75 * self._rate + 0.25 * rate
+
+    async def _perform(self, reads: list[Read], plain: memoryview, length: int) -> int:
+        """Read file parts into the batch; return its length without the frames that failed."""
+        failed: list[Read] = []
+        at = 0
+        while at < len(reads):
+            run = at + 1
+            end = reads[at].offset + len(reads[at].view)
+            while run < len(reads) and reads[run].source is reads[at].source:
+                if reads[run].offset != end:
+                    break
+                end += len(reads[run].view)
+                run += 1
+            group = reads[at:run]
+            why = await self._read_group(group)
+            if why is not None:
+                failed += group
+                self._withdraw(group[0], why)
+            at = run
+        if failed:
+            return _without(plain, length, failed)
+        return length
+
+    async def _read_group(self, group: list[Read]) -> str | None:
+        """Read one contiguous range; return what is wrong, if something is."""
+        part = group[0].source
+        assert isinstance(part, FileRange)
+        wanted = sum(len(read.view) for read in group)
+        views = [read.view for read in group]
+        try:
+            done = part.file.preadv(views, group[0].offset, nowait=True)
+            if done < wanted:
+                done = await self._run_blocking(part.file.preadv, views, group[0].offset)
+        except (OSError, ValueError) as error:
+            return str(error)
+        if done < wanted:
+            return "the file has become shorter"
+        if part.unchanged is not None and not part.unchanged():
+            return "the file was changed"
+        return None
+
+    def _withdraw(self, read: Read, why: str) -> None:
+        part = read.source
+        stream = read.stream.driver
+        if isinstance(stream, Stream):
+            stream.reset(why)
+        if isinstance(part, FileRange) and part.failed is not None:
+            part.failed(why)
+
+    async def _goodbye(self) -> None:
+        with trio.move_on_after(GOODBYE_SECONDS):
+            await self._raw.send_eof()
+            await trio.sleep(GOODBYE_SECONDS)
+        raise _Ended("closed")
+
+    # Keeping alive
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await trio.sleep(PING_EVERY)
+            self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
+            self._ping_at = trio.current_time()
+            self._pong = trio.Event()
+            self._session.ping(self._ping_id)
+            self.wake()
+            heard = self.bytes_in
+            with trio.move_on_after(PING_SECONDS) as scope:
+                await self._pong.wait()
+            # On a slow link the answer may stand behind a long batch: other bytes count, too.
+            if scope.cancelled_caught and self.bytes_in == heard:
+                raise _Ended(f"the peer did not answer for {PING_SECONDS:.0f} s")
+
+
+def _moved(cipher: memoryview, have: int, read: int) -> memoryview:
+    """Return a buffer for reads of `read` bytes with the first `have` bytes of the old one."""
+    fresh = memoryview(bytearray(read + noise.MAX_MESSAGE + 2))
+    fresh[:have] = cipher[:have]
+    return fresh
+
+
+def _without(plain: memoryview, length: int, failed: list[Read]) -> int:
+    """Cut the frames of failed reads out of a batch, so that no old bytes are ever sent."""
+    for start, end in sorted({read.frame for read in failed}, reverse=True):
+        plain[start : start + length - end] = plain[end:length]
+        length -= end - start
+    return length
