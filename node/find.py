@@ -132,7 +132,6 @@ class Dht:
         self._keeper = Keeper(
             environment,
             host,
-            self._rpc,
             self._contacts,
             self._providers,
             memory,
@@ -173,6 +172,7 @@ class Dht:
                     self._contacts.identified(connection)
                 for _ in range(CHECKERS):
                     nursery.start_soon(self._contacts.check_candidates)
+                nursery.start_soon(self._rpc.close_unused)
                 nursery.start_soon(self._keeper.run)
                 nursery.start_soon(self._announcer.run)
                 task_status.started()
@@ -305,10 +305,10 @@ class Dht:
         )
 
     def _serve(self) -> None:
-        self._host.handle(self.config.protocol, self._server.serve, MAX_INBOUND)
+        self._host.handle(self.config.protocol, self._server.serve, max_inbound=MAX_INBOUND)
 
     def _provided(self, multihash: bytes) -> Iterable[Multiaddr] | None:
-        return self._host.listen_addrs() if multihash in self._announcer.schedule else None
+        return self._host.told_addrs() if multihash in self._announcer.schedule else None
 
     def _walk(
         self,
@@ -326,7 +326,7 @@ class Dht:
         nearest = self._table.nearest(target, config.k)
         for contact in nearest:
             if not self._contacts.reachable(contact.peer):
-                self._host.peerstore.add(contact.peer, contact.addrs, None, HEARD_LIFE)
+                self._host.peerstore.add(contact.peer, contact.addrs, ttl=HEARD_LIFE)
         lookup = Lookup(target, (c.peer for c in nearest), self._host.peer_id, config)
         self._table.refreshed(target, trio.current_time())
         return Walk(lookup, request, self._rpc, self._contacts, on_answer=on_answer, spread=spread)

@@ -169,7 +169,7 @@ class Announcer:
 
     def _messages(self, batch: Iterable[bytes], connection: Connection) -> Iterable[KadMessage]:
         """Make the announcements for one connection: its scope decides which addresses to tell."""
-        addrs = [a for a in self._host.listen_addrs() if is_tellable(a, connection.scope)]
+        addrs = [a for a in self._host.told_addrs() if is_tellable(a, connection.scope)]
         ourselves = KadPeer(self._host.peer_id, tuple(addrs[:MAX_ADDRS]), Connectedness.CAN_CONNECT)
         for multihash in batch:
             yield KadMessage(MessageType.ADD_PROVIDER, multihash, providers=(ourselves,))

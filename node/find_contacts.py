@@ -93,7 +93,9 @@ class Contacts:
             if acceptable(addr, connection.scope) and peer_of(addr) in (None, entry.peer_id)
         ][:MAX_ADDRS]
         if taken and entry.peer_id != self._host.peer_id:
-            self._host.peerstore.add(entry.peer_id, taken, connection, HEARD_LIFE)
+            self._host.peerstore.add(
+                entry.peer_id, taken, told_over=connection.scope, ttl=HEARD_LIFE
+            )
         return taken
 
     def reachable(self, peer: PeerId) -> bool:
@@ -106,7 +108,7 @@ class Contacts:
         What the peer itself said over a connection that is open comes first.
         """
         if peer == self._host.peer_id:
-            return list(self._host.listen_addrs())
+            return list(self._host.told_addrs())
         connection = self._host.connection(peer)
         told = self._addrs_over(connection) if connection is not None else []
         contact = self.table.get(peer)

@@ -31,8 +31,9 @@ RPC_TIMEOUT = 10.0
 MAX_FRAME = 64 * 1024
 """Longest message read, in bytes; honest ones stay under 16 KiB."""
 
-IDLE_LIFE = 45.0
-"""Seconds for which an unused stream is kept; servers close theirs after 60."""
+IDLE_LIFE = 15.0
+"""Seconds for which an unused stream is kept: long enough for the next lookup, short of the 60 of
+servers, and a connection without streams can give its place to another."""
 
 MAX_IDLE = 128
 """Unused streams kept in all, one for each peer."""
@@ -48,6 +49,7 @@ class Rpc:
     def __init__(self, host: Host, protocol: str) -> None:
         self._host = host
         self._protocol = protocol
+        self._kept = trio.Event()
         self._idle: OrderedDict[PeerId, tuple[Stream, float]] = OrderedDict()
         self.sent: Counter[str] = Counter()
         """Requests sent, by type."""
@@ -100,14 +102,18 @@ class Rpc:
             return sent
         raise AssertionError("unreachable")
 
-    async def close_idle(self, now: float) -> None:
-        """Close the streams that were not used for a while."""
-        while self._idle:
+    async def close_unused(self) -> None:
+        """Close streams that were not used for a while, for ever."""
+        while True:
+            if not self._idle:
+                self._kept = trio.Event()
+                await self._kept.wait()
             peer, (stream, since) = next(iter(self._idle.items()))
-            if now - since < IDLE_LIFE:
-                return
-            del self._idle[peer]
-            await stream.aclose()
+            if trio.current_time() < since + IDLE_LIFE:
+                await trio.sleep_until(since + IDLE_LIFE)
+            else:
+                del self._idle[peer]
+                await stream.aclose()
 
     async def close_all(self) -> None:
         """Close all unused streams; what was sent over them still arrives."""
@@ -161,6 +167,7 @@ class Rpc:
     async def _keep(self, peer: PeerId, stream: Stream) -> None:
         replaced = self._idle.pop(peer, None)
         self._idle[peer] = (stream, trio.current_time())
+        self._kept.set()
         if len(self._idle) > MAX_IDLE:
             _, replaced = self._idle.popitem(last=False)
         if replaced is not None:

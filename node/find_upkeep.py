@@ -25,7 +25,6 @@ from .find_memory import (
     write_addrs,
     write_record,
 )
-from .find_rpc import Rpc
 from .net.errors import NetError
 
 if TYPE_CHECKING:
@@ -66,7 +65,6 @@ class Keeper:
     Args:
         environment: Clock, threads.
         host: Dials.
-        rpc: Its unused streams are closed here.
         contacts: The table and how to ask.
         providers: The records to expire and save.
         memory: Where they are saved.
@@ -80,7 +78,6 @@ class Keeper:
         self,
         environment: Environment,
         host: Host,
-        rpc: Rpc,
         contacts: Contacts,
         providers: ProviderStore,
         memory: DhtMemory,
@@ -91,7 +88,6 @@ class Keeper:
     ) -> None:
         self._environment = environment
         self._host = host
-        self._rpc = rpc
         self._contacts = contacts
         self._providers = providers
         self._memory = memory
@@ -174,7 +170,7 @@ class Keeper:
             batch, left = left[:JOIN_AT_ONCE], left[JOIN_AT_ONCE:]
             peers: list[PeerId] = []
             for peer, addrs in filter(None, map(read_peer, batch)):
-                self._host.peerstore.add(peer, addrs, None, REMEMBERED_LIFE)
+                self._host.peerstore.add(peer, addrs, ttl=REMEMBERED_LIFE)
                 peers.append(peer)
             await self._join(peers)
 
@@ -223,7 +219,6 @@ class Keeper:
             case Job.ASK_SILENT:
                 for contact in self._contacts.table.silent(now):
                     self._contacts.examine(contact.peer)
-                await self._rpc.close_idle(now)
             case Job.EXPIRE:
                 self._providers.expire(self._environment.clock.now())
             case Job.SAVE:

@@ -47,7 +47,12 @@ class FakePeerstore:
         self.known: dict[PeerId, dict[Multiaddr, None]] = {}
 
     def add(
-        self, peer: PeerId, addrs: Iterable[Multiaddr], source: object = None, ttl: float = 0
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr],
+        *,
+        told_over: Scope | None = None,
+        ttl: float | None = None,
     ) -> None:
         self.known.setdefault(peer, {}).update(dict.fromkeys(addrs))
 
@@ -108,7 +113,7 @@ class FakeHost:
         self.dials = 0
         self.alive = True
 
-    def listen_addrs(self) -> list[Multiaddr]:
+    def told_addrs(self) -> list[Multiaddr]:
         return [self.addr]
 
     def connection(self, peer: PeerId) -> FakeConnection | None:
@@ -117,7 +122,7 @@ class FakeHost:
     def connections(self) -> list[FakeConnection]:
         return list(self.open.values())
 
-    def handle(self, protocol: str, handler: Handler, max_inbound_per_connection: int = 0) -> None:
+    def handle(self, protocol: str, handler: Handler, *, max_inbound: int = 0) -> None:
         self.handlers[protocol] = handler
 
     def unhandle(self, protocol: str) -> None:
@@ -153,7 +158,7 @@ class FakeHost:
             for host, connection in ((self, ours), (other, theirs)):
                 says = connection.host
                 connection.info = SimpleNamespace(
-                    listen_addrs=says.listen_addrs(), protocols=list(says.handlers)
+                    listen_addrs=says.told_addrs(), protocols=list(says.handlers)
                 )
                 for tell in host.on_identified:
                     tell(connection)
