@@ -128,7 +128,8 @@ class Dht:
         self._announcer = Announcer(
             environment, host, self._rpc, self, memory, draw(f"{name} announce")
         )
-        self._contacts.on_joined.append(self._announcer.joined)
+        self._joined = trio.Event()
+        self._contacts.on_joined += [self._joined.set, self._announcer.joined]
         self._keeper = Keeper(
             environment,
             host,
@@ -201,6 +202,11 @@ class Dht:
             self._serve()
         else:
             self._host.unhandle(self.config.protocol)
+            self._server.stop()
+
+    async def wait_joined(self) -> None:
+        """Wait until some server of the DHT has answered us."""
+        await self._joined.wait()
 
     async def bootstrap(self, where: Iterable[Multiaddr | PeerId]) -> Joined:
         """Join through these peers and look for ourselves.

@@ -117,9 +117,16 @@ class Contacts:
         return told or list(self._host.peerstore.addrs(peer))[:MAX_ADDRS]
 
     def identified(self, connection: Connection) -> None:
-        """Have a newly met peer asked, if it says that it serves this DHT."""
-        if connection.info is not None and self._protocol in connection.info.protocols:
+        """Have a newly met peer asked, if it says that it serves this DHT.
+
+        One that says that it does not (any more) leaves the table.
+        """
+        if connection.info is None:
+            return
+        if self._protocol in connection.info.protocols:
             self.examine(connection.peer_id)
+        else:
+            self.table.remove(connection.peer_id)
 
     def examine(self, peer: PeerId) -> None:
         """Put a peer in line to be asked whether it serves (again); dropped if the line is full."""

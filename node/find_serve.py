@@ -33,6 +33,7 @@ class Server:
     def __init__(self, responder: Responder, clock: Clock) -> None:
         self._responder = responder
         self._clock = clock
+        self._open: set[trio.CancelScope] = set()
         self.served: Counter[str] = Counter()
         """Requests answered or taken, by type."""
 
@@ -44,6 +45,19 @@ class Server:
             trio.TooSlowError: The stream lay idle, or the peer takes no answer.
             trio.BrokenResourceError: The stream broke.
         """
+        with trio.CancelScope() as scope:
+            self._open.add(scope)
+            try:
+                await self._serve(stream)
+            finally:
+                self._open.discard(scope)
+
+    def stop(self) -> None:
+        """End all open streams: we are no server any more."""
+        for scope in self._open:
+            scope.cancel()
+
+    async def _serve(self, stream: Stream) -> None:
         connection = stream.connection
         asker = Asker(connection.peer_id, connection.scope, ip_group(connection.remote))
         reader = DelimitedReader(MAX_FRAME)
