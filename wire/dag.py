@@ -51,11 +51,12 @@ class PBNode:
 
 def encode_link(cid: bytes, name: bytes, tsize: int) -> bytes:
     """Return one link as it stands in a node; an empty name is written, too."""
-    named = len(name)
     body = (
-        bytes((_HASH, len(cid)))
+        b"\x0a"
+        + varint.encode(len(cid))
         + cid
-        + (bytes((_NAME, named)) if named < 0x80 else b"\x12" + varint.encode(named))
+        + b"\x12"
+        + varint.encode(len(name))
         + name
         + b"\x18"
         + varint.encode(tsize)
