@@ -1,8 +1,15 @@
-"""What a multiaddr means to us: its scope, host and port, and the peer at its end."""
+"""What a multiaddr means to us: its scope, host and port, and the peer at its end.
+
+`Multiaddr` is the value that travels through the project. The library takes cut-off and padded
+values without complaint and needs 50 to 100 microseconds to take an address apart, which a peer
+that names thousands of them would turn against us; so the parts are read here, strictly, from
+the binary form.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final
@@ -12,30 +19,90 @@ from multiaddr.exceptions import Error as MultiaddrError
 
 from . import varint
 from .errors import InvalidText, PeerFault
-from .ids import PeerId
+from .ids import PeerId, split_multihash
 
 MAX_ADDR_BYTES: Final = 1024
-"""Longest binary multiaddr taken from a peer; a relayed address has about 120."""
+"""Longest binary multiaddr; a relayed address has about 120 bytes."""
 
 MAX_PARTS: Final = 16
 """Parts of one multiaddr; a relayed WebTransport address has nine."""
 
-CACHED: Final = 16384
-"""Addresses whose meaning is remembered: taking one apart costs 50 to 100 microseconds, and the
-same few are named in every answer of the DHT."""
+MAX_NAME_BYTES: Final = 253
+"""Longest domain name (RFC 1035) or interface name."""
+
+_REMEMBERED: Final = 4096
+"""Addresses whose parts are remembered: each answer of the DHT names many that are known."""
+
+_REMEMBERED_BYTES: Final = 128
+"""Parts of longer addresses are not remembered, so that it all takes at most about 10 MB."""
 
 _IP4: Final = 4
 _TCP: Final = 6
 _IP6: Final = 41
 _IP6ZONE: Final = 42
-_P2P: Final = 421
+_UDP: Final = 273
 _CIRCUIT: Final = 290
+_P2P: Final = 421
+_CERTHASH: Final = 466
 _DNS: Final = frozenset({53, 54, 55, 56})
 
-_SHARED_SPACE = ipaddress.ip_network("100.64.0.0/10")  # carrier-grade NAT (RFC 6598)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_PREFIXED: Final = -1
+_PROTOCOLS: Final[dict[str, tuple[int, int]]] = {
+    "ip4": (_IP4, 4),
+    "tcp": (_TCP, 2),
+    "ip6": (_IP6, 16),
+    "ip6zone": (_IP6ZONE, _PREFIXED),
+    "dns": (53, _PREFIXED),
+    "dns4": (54, _PREFIXED),
+    "dns6": (55, _PREFIXED),
+    "dnsaddr": (56, _PREFIXED),
+    "udp": (_UDP, 2),
+    "webrtc-direct": (280, 0),
+    "webrtc": (281, 0),
+    "p2p-circuit": (_CIRCUIT, 0),
+    "p2p": (_P2P, _PREFIXED),
+    "https": (443, 0),
+    "tls": (448, 0),
+    "sni": (449, _PREFIXED),
+    "noise": (454, 0),
+    "quic": (460, 0),
+    "quic-v1": (461, 0),
+    "webtransport": (465, 0),
+    "certhash": (_CERTHASH, _PREFIXED),
+    "ws": (477, 0),
+    "wss": (478, 0),
+    "http": (480, 0),
+}
+"""Name: (code, bytes of the value or -1 for a length in front), from the multiaddr table.
+
+Others (onion, unix, memory, …) are of no use to us and count as malformed.
+"""
+
+_VALUE_BYTES: Final = dict(_PROTOCOLS.values())
+
+_NAT64: Final = 0x0064_FF9B << 96
+_SIX_TO_FOUR: Final = 0x2002
+_LOW_32: Final = (1 << 32) - 1
+
+_PRIVATE_IP4: Final = tuple(
+    (int(net.network_address), int(net.netmask))
+    for net in map(
+        ipaddress.IPv4Network,
+        (
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",  # link-local
+            "100.64.0.0/10",  # carrier-grade NAT (RFC 6598)
+            "192.0.0.0/24",  # inside a provider's network (RFC 6890)
+        ),
+    )
+)
+"""Own table: what Python's `is_private` means differs between its versions. The documentation and
+benchmark ranges count as global: nobody uses them privately, simulations use them openly."""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Parts = tuple[tuple[int, bytes], ...]
 
 
 class Scope(IntEnum):
@@ -48,91 +115,197 @@ class Scope(IntEnum):
 
 
 def parse_multiaddr(text: str) -> Multiaddr:
-    """Read a multiaddr that a person gave.
+    """Read a multiaddr that a person gave; `/ipfs/<peer>` is read as `/p2p/<peer>`.
 
     Raises:
-        InvalidText: It is none; the text says why.
+        InvalidText: It is none, or of a kind that we do not know; the text says why.
     """
+    if not text.startswith("/"):
+        raise _not_a_multiaddr(text, "it must begin with /")
+    words = text[1:].removesuffix("/").split("/")
+    data = b""
+    while words:
+        name, *words = words
+        name = "p2p" if name == "ipfs" else name
+        if name not in _PROTOCOLS:
+            raise _not_a_multiaddr(text, f"{name[:40]!r} is no kind of address that shoal knows")
+        if _PROTOCOLS[name][1] == 0:
+            data += Multiaddr(f"/{name}").to_bytes()
+            continue
+        if not words or not words[0]:
+            raise _not_a_multiaddr(text, f"nothing stands behind {name}")
+        value, *words = words
+        try:
+            data += Multiaddr(
+                f"/{name}/{PeerId.parse(value) if name == 'p2p' else value}"
+            ).to_bytes()
+        except (MultiaddrError, ValueError) as error:
+            raise _not_a_multiaddr(text, f"{value[:80]!r} cannot stand behind {name}") from error
     try:
-        if text.startswith("/") and text.strip("/"):
-            addr = Multiaddr(text)
-            peer_of(addr)
-            return addr
-    except (MultiaddrError, PeerFault, ValueError, TypeError, KeyError, IndexError):
-        pass
-    raise InvalidText(
-        f"{text[:200]!r} is not a multiaddr (they look like /ip4/192.0.2.1/tcp/4071 and may end "
-        "in /p2p/12D3KooW…)"
+        return multiaddr_from_bytes(data)
+    except PeerFault as fault:
+        raise _not_a_multiaddr(text, fault.detail) from fault
+
+
+def _not_a_multiaddr(text: str, why: str) -> InvalidText:
+    return InvalidText(
+        f"{text[:200]!r} is not a multiaddr: {why} (they look like /ip4/192.0.2.1/tcp/4071 and "
+        "may end in /p2p/12D3KooW…)"
     )
 
 
-@lru_cache(CACHED)
 def multiaddr_from_bytes(data: bytes) -> Multiaddr:
     """Read a binary multiaddr that came over the wire.
 
     Raises:
-        PeerFault: It is malformed or too long. An unknown protocol code counts as malformed: such
-            an address is of no use to us.
+        PeerFault: It is empty, longer than 1 KiB or malformed. A protocol code that we do not know
+            counts as malformed: such an address is of no use to us.
     """
-    if not 0 < len(data) <= MAX_ADDR_BYTES:
+    _split(data)
+    return Multiaddr(data)
+
+
+def _split(data: bytes) -> Parts:
+    """Return the (code, value) parts of a binary multiaddr; PeerFault if it is malformed."""
+    return _split_short(data) if len(data) <= _REMEMBERED_BYTES else _split_any(data)
+
+
+def _split_any(data: bytes) -> Parts:
+    end = len(data)
+    if not 0 < end <= MAX_ADDR_BYTES:
         raise PeerFault("multiaddr", "empty or too long")
+    parts: list[tuple[int, bytes]] = []
+    at = 0
+    while at < end:
+        code, at = varint.decode(data, at)
+        length = _VALUE_BYTES.get(code)
+        if length is None:
+            raise PeerFault("multiaddr", f"unknown protocol {code}")
+        if length == _PREFIXED:
+            length, at = varint.decode(data, at)
+        if length > end - at:
+            raise PeerFault("multiaddr", "cut off")
+        value = data[at : at + length]
+        at += length
+        if _VALUE_BYTES[code] == _PREFIXED:
+            _check_value(code, value)
+        parts.append((code, value))
+        if len(parts) > MAX_PARTS:
+            raise PeerFault("multiaddr", "too many parts")
+    return tuple(parts)
+
+
+_split_short = lru_cache(_REMEMBERED)(_split_any)
+
+
+def _check_value(code: int, value: bytes) -> None:
+    """Refuse a value of variable length that has no text form; PeerFault."""
+    if code == _P2P:
+        PeerId.from_bytes(value)
+        return
+    if code == _CERTHASH:
+        split_multihash(value)
+        return
     try:
-        addr = Multiaddr(bytes(data))
-        # The library is lenient with cut-off values: only what encodes to itself is sound.
-        sound = Multiaddr(str(addr)).to_bytes() == data and len(list(addr.items())) <= MAX_PARTS
-    except (MultiaddrError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise PeerFault("multiaddr", str(error)[:200]) from error
-    if not sound:
-        raise PeerFault("multiaddr", "not in its canonical form")
-    return addr
+        name = value.decode()
+    except UnicodeDecodeError as error:
+        raise PeerFault("multiaddr", "a name that is not UTF-8") from error
+    bad = any(c in "/%" or c.isspace() or not c.isprintable() for c in name)
+    if not 0 < len(value) <= MAX_NAME_BYTES or bad:
+        raise PeerFault("multiaddr", "a bad name")
 
 
-@lru_cache(CACHED)
-def _parts(addr: Multiaddr) -> tuple[tuple[int, str], ...]:
-    return tuple((protocol.code, value or "") for protocol, value in addr.items())
+def _parts(addr: Multiaddr) -> Parts:
+    """Return the parts; none for an address of a kind that we do not know."""
+    try:
+        return _split(addr.to_bytes())
+    except PeerFault:
+        return ()
 
 
 def peer_of(addr: Multiaddr) -> PeerId | None:
     """Return the peer id at the end of the address (behind a relay: the target's)."""
     parts = _parts(addr)
     if parts and parts[-1][0] == _P2P:
-        return PeerId.parse(parts[-1][1])
+        return PeerId(parts[-1][1])
     return None
 
 
-@lru_cache(CACHED)
 def without_peer(addr: Multiaddr) -> Multiaddr:
     """Return the address without the peer id at its end."""
     peer = peer_of(addr)
-    if peer is None:
-        return addr
-    suffix = varint.encode(_P2P) + varint.encode(len(peer.raw)) + peer.raw
-    data = addr.to_bytes()
-    return Multiaddr(data[: -len(suffix)]) if data.endswith(suffix) else addr
+    return addr if peer is None else Multiaddr(addr.to_bytes()[: -len(_peer_part(peer))])
 
 
 def with_peer(addr: Multiaddr, peer: PeerId) -> Multiaddr:
-    """Return the address ending in `/p2p/<peer>`."""
-    return without_peer(addr).encapsulate(Multiaddr(f"/p2p/{peer}"))
+    """Return the address ending in `/p2p/<peer>`, in place of a peer id at its end."""
+    return Multiaddr(without_peer(addr).to_bytes() + _peer_part(peer))
+
+
+def _peer_part(peer: PeerId) -> bytes:
+    return varint.encode(_P2P) + varint.encode(len(peer.raw)) + peer.raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an address that begins with an IP address leads."""
+
+    ip: IpAddress
+    scope: Scope
+    tellable: bool
+    """Whether it means the same on another machine and can be connected to."""
+
+
+@lru_cache(_REMEMBERED)
+def _place(data: bytes) -> _Place | None:
+    try:
+        parts = _split(data)
+    except PeerFault:
+        return None
+    zone = parts[0][0] == _IP6ZONE
+    match parts[1:] if zone else parts:
+        case _ if any(code == _CIRCUIT for code, _ in parts):
+            return None
+        case ((4, value), *_):
+            ip: IpAddress = ipaddress.IPv4Address(value)
+        case ((41, value), *_):
+            ip = _unmapped(ipaddress.IPv6Address(value))
+        case _:
+            return None
+    # A link-local IPv6 address needs a zone, and a zone means something on one machine only.
+    local = zone or (ip.version == 6 and int(ip) >> 118 == 0xFE80 >> 6)
+    port_0 = any(code in (_TCP, _UDP) and value == b"\0\0" for code, value in parts)
+    return _Place(ip, scope_of_ip(ip), is_dialable_ip(ip) and not local and not port_0)
 
 
 def ip_of(addr: Multiaddr) -> IpAddress | None:
-    """Return the IP address that it begins with; None for names and relayed addresses."""
-    parts = _parts(addr)
-    if parts and parts[0][0] == _IP6ZONE:
-        parts = parts[1:]
-    if not parts or parts[0][0] not in (_IP4, _IP6):
-        return None
-    if any(code == _CIRCUIT for code, _ in parts):
-        return None
-    return _plain_ip(parts[0][1])
+    """Return the IP address that it begins with; None for names and relayed addresses.
+
+    An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) comes unwrapped.
+    """
+    place = _place(addr.to_bytes())
+    return None if place is None else place.ip
 
 
-def _plain_ip(text: str) -> IpAddress:
-    """Return the address, an IPv4 one inside IPv6 unwrapped."""
-    ip = ipaddress.ip_address(text)
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
+def _unmapped(ip: IpAddress) -> IpAddress:
+    """Return the IPv4 address inside a mapped IPv6 one, else the address itself."""
+    if ip.version == 6 and int(ip) >> 32 == 0xFFFF:
+        return ipaddress.IPv4Address(int(ip) & _LOW_32)
+    return ip
+
+
+def _reached(ip: IpAddress) -> IpAddress:
+    """Return the IPv4 address that a translating or tunnelling IPv6 address leads to, or itself.
+
+    Else `64:ff9b::127.0.0.1` would pass for a global address.
+    """
+    number = int(ip)
+    if ip.version == 4:
+        return ip
+    if number >> 32 in (0xFFFF, _NAT64 >> 32):
+        return ipaddress.IPv4Address(number & _LOW_32)
+    if number >> 112 == _SIX_TO_FOUR:
+        return ipaddress.IPv4Address(number >> 80 & _LOW_32)
     return ip
 
 
@@ -141,20 +314,26 @@ def host_port(addr: Multiaddr) -> tuple[str, int] | None:
 
     A zone (`/ip6zone/eth0`) becomes part of the host: `fe80::1%eth0`.
     """
-    parts = _parts(without_peer(addr))
+    parts = _parts(addr)
     zone = ""
     if parts and parts[0][0] == _IP6ZONE:
-        zone = f"%{parts[0][1]}"
+        zone = f"%{parts[0][1].decode()}"
         parts = parts[1:]
-    if [code for code, _ in parts] in ([_IP4, _TCP], [_IP6, _TCP]):
-        return parts[0][1] + zone, int(parts[1][1])
-    return None
+    if parts and parts[-1][0] == _P2P:
+        parts = parts[:-1]
+    match parts:
+        case ((4, value), (6, port)) if not zone:
+            return str(ipaddress.IPv4Address(value)), int.from_bytes(port, "big")
+        case ((41, value), (6, port)):
+            return str(ipaddress.IPv6Address(value)) + zone, int.from_bytes(port, "big")
+        case _:
+            return None
 
 
 def tcp_addr(host: str, port: int) -> Multiaddr:
     """Return the multiaddr of an IP address and TCP port; IPv4 inside IPv6 is unwrapped."""
     host, _, zone = host.partition("%")
-    ip = _plain_ip(host)
+    ip = _unmapped(ipaddress.ip_address(host))
     prefix = f"/ip6zone/{zone}" if zone and ip.version == 6 else ""
     return Multiaddr(f"{prefix}/ip{ip.version}/{ip}/tcp/{port}")
 
@@ -165,65 +344,65 @@ def is_name(addr: Multiaddr) -> bool:
 
 
 def scope_of_ip(ip: IpAddress) -> Scope:
-    """Return how far an IP address reaches."""
-    if ip.is_loopback:
-        return Scope.LOOPBACK
-    if isinstance(ip, ipaddress.IPv4Address) and ip in _SHARED_SPACE:
-        return Scope.PRIVATE
-    if ip.is_link_local or (ip.is_private and not _is_documentation(ip)):
-        return Scope.PRIVATE
-    return Scope.GLOBAL
+    """Return how far an IP address reaches.
 
-
-def _is_documentation(ip: IpAddress) -> bool:
-    """Whether Python calls it private although it is no range that anyone uses privately.
-
-    Documentation and benchmark ranges: a simulation may use them as global addresses.
+    IPv6: global is what may be allocated for it, 2000::/3 (RFC 4291); an address that leads to an
+    IPv4 one has that one's scope.
     """
-    if isinstance(ip, ipaddress.IPv4Address):
-        private = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-        return not any(ip in ipaddress.ip_network(net) for net in private)
-    return ip not in ipaddress.ip_network("fc00::/7") and ip not in _NAT64
+    ip = _reached(ip)
+    number = int(ip)
+    if ip.version == 4:
+        if number >> 24 == 127:
+            return Scope.LOOPBACK
+        private = any(number & mask == net for net, mask in _PRIVATE_IP4)
+        return Scope.PRIVATE if private else Scope.GLOBAL
+    if number == 1:
+        return Scope.LOOPBACK
+    return Scope.GLOBAL if number >> 125 == 0b001 else Scope.PRIVATE
 
 
 def scope_of(addr: Multiaddr) -> Scope | None:
     """Return the scope of the address; None if it does not begin with an IP address."""
-    ip = ip_of(addr)
-    return None if ip is None else scope_of_ip(ip)
+    place = _place(addr.to_bytes())
+    return None if place is None else place.scope
 
 
 def is_dialable_ip(ip: IpAddress) -> bool:
     """Return whether one can connect to it at all: not unspecified, multicast or broadcast."""
-    if ip.is_unspecified or ip.is_multicast:
-        return False
-    return not (isinstance(ip, ipaddress.IPv4Address) and (ip.is_reserved or int(ip) >> 24 == 0))
+    ip = _reached(ip)
+    number = int(ip)
+    if ip.version == 4:
+        return 0 < number >> 24 < 224  # 0/8 is "this network", 224/4 multicast, 240/4 reserved
+    return number != 0 and number >> 120 != 0xFF
 
 
-@lru_cache(CACHED)
-def acceptable(addr: Multiaddr, connection: Scope) -> bool:
+def acceptable(addr: Multiaddr, scope_of_connection: Scope) -> bool:
     """Return whether to take (and dial) an address that a peer told us (scope rule).
+
+    Never one that is unspecified, multicast, broadcast, has port 0 or needs a zone.
 
     Args:
         addr: What it told.
-        connection: The scope of our connection with that peer: an address of a narrower scope
-            means something else at its end, or is an attempt to make us probe our own network.
+        scope_of_connection: The scope of our connection with that peer: an address of a narrower
+            scope means something else at its end, or is an attempt to make us probe our own
+            network.
     """
-    ip = ip_of(addr)
-    if ip is None or not is_dialable_ip(ip):
-        return False
-    pair = host_port(addr)
-    return scope_of_ip(ip) >= connection and (pair is None or pair[1] > 0)
+    place = _place(addr.to_bytes())
+    return place is not None and place.tellable and place.scope >= scope_of_connection
 
 
-def is_tellable(addr: Multiaddr, connection: Scope) -> bool:
+def is_tellable(addr: Multiaddr, scope_of_connection: Scope) -> bool:
     """Return whether to tell an address of ours or of others over a connection of this scope."""
-    return acceptable(addr, connection)
+    return acceptable(addr, scope_of_connection)
 
 
-@lru_cache(CACHED)
 def ip_group(addr: Multiaddr) -> bytes | None:
-    """Return the group of a global address: its IPv4 /16 or IPv6 /32; None if it is not global."""
-    ip = ip_of(addr)
-    if ip is None or scope_of_ip(ip) is not Scope.GLOBAL:
+    """Return the group of a global address: its IPv4 /16 or IPv6 /32; None if it is not global.
+
+    The first byte is the IP version.
+    """
+    place = _place(addr.to_bytes())
+    if place is None or place.scope is not Scope.GLOBAL:
         return None
+    ip = _reached(place.ip)
     return bytes([ip.version]) + ip.packed[: 2 if ip.version == 4 else 4]

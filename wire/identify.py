@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError
 from multiaddr import Multiaddr
 
 from .addresses import multiaddr_from_bytes
-from .errors import PeerFault
+from .errors import Misuse, PeerFault
 from .proto import shoal_identify_pb2 as pb
+
+T = TypeVar("T")
 
 IDENTIFY: Final = "/ipfs/id/1.0.0"
 IDENTIFY_PUSH: Final = "/ipfs/id/push/1.0.0"
@@ -34,9 +37,20 @@ MAX_TEXT: Final = 128
 """Characters kept of the agent and protocol versions."""
 
 
+MAX_ADDRS_READ: Final = 128
+"""Addresses looked at in one message, until `MAX_ADDRS` good ones are found."""
+
+
+_FIELD_HEAD: Final = 4
+"""Most bytes of a field's number and length, for fields below 2 MiB."""
+
+
 @dataclass(frozen=True, slots=True)
 class IdentifyInfo:
-    """What a peer says of itself; an absent field is None or empty."""
+    """What a peer says of itself; an absent field is None or empty.
+
+    `public_key` is a key message and `signed_peer_record` a signed envelope, both unchecked.
+    """
 
     public_key: bytes | None = None
     listen_addrs: tuple[Multiaddr, ...] = ()
@@ -47,107 +61,120 @@ class IdentifyInfo:
     signed_peer_record: bytes | None = None
 
     def encode(self) -> bytes:
-        """Return the message in at most 4 KiB; addresses that do not fit are left out."""
+        """Return the message in at most 4 KiB.
+
+        A peer record and then addresses are left out if they do not fit.
+
+        Raises:
+            Misuse: The other fields alone are longer.
+        """
         message = pb.Identify()
         if self.public_key is not None:
             message.publicKey = self.public_key
-        message.protocols.extend(self.protocols)
+        message.protocols.extend(protocol.encode() for protocol in self.protocols)
         if self.observed_addr is not None:
             message.observedAddr = self.observed_addr.to_bytes()
         if self.protocol_version is not None:
-            message.protocolVersion = self.protocol_version
+            message.protocolVersion = self.protocol_version.encode()
         if self.agent_version is not None:
-            message.agentVersion = self.agent_version
-        if self.signed_peer_record is not None:
-            message.signedPeerRecord = self.signed_peer_record
+            message.agentVersion = self.agent_version.encode()
         room = MAX_SENT_BYTES - message.ByteSize()
-        for addr in self.listen_addrs:
-            data = addr.to_bytes()
-            room -= len(data) + 4
+        if room < 0:
+            raise Misuse(f"an identify message of {MAX_SENT_BYTES - room} bytes")
+        addrs = [addr.to_bytes() for addr in self.listen_addrs]
+        for data in addrs:
+            room -= len(data) + _FIELD_HEAD
             if room < 0:
                 break
             message.listenAddrs.append(data)
+        record = self.signed_peer_record
+        if record is not None and len(record) + _FIELD_HEAD <= room:
+            message.signedPeerRecord = record
         return bytes(message.SerializeToString())
 
     @classmethod
     def decode(cls, data: bytes) -> IdentifyInfo:
-        """Read one message; addresses that cannot be read are left out.
+        """Read one message; what is beyond a bound or cannot be read is left out.
 
         Raises:
-            PeerFault: It is no protobuf or too long.
+            PeerFault: It is no protobuf or over 8 KiB.
         """
         if len(data) > MAX_READ_BYTES:
             raise PeerFault("identify", "too long")
         message = pb.Identify()
         try:
             message.ParseFromString(bytes(data))
-        except (DecodeError, ValueError) as error:
+        except DecodeError as error:
             raise PeerFault("identify", str(error)[:200]) from error
         return cls(
-            public_key=bytes(message.publicKey) if message.HasField("publicKey") else None,
+            public_key=message.publicKey if message.HasField("publicKey") else None,
             listen_addrs=_addrs(message.listenAddrs),
-            protocols=tuple(
-                protocol
-                for protocol in message.protocols[:MAX_PROTOCOLS]
-                if 0 < len(protocol) <= MAX_PROTOCOL_BYTES
-            ),
-            observed_addr=next(iter(_addrs([message.observedAddr])), None)
-            if message.HasField("observedAddr")
-            else None,
+            protocols=_protocols(message.protocols),
+            observed_addr=next(iter(_addrs([message.observedAddr])), None),
             protocol_version=_text(message.protocolVersion)
             if message.HasField("protocolVersion")
             else None,
             agent_version=_text(message.agentVersion) if message.HasField("agentVersion") else None,
-            signed_peer_record=bytes(message.signedPeerRecord)
+            signed_peer_record=message.signedPeerRecord
             if message.HasField("signedPeerRecord")
             else None,
         )
 
     def merged(self, later: IdentifyInfo) -> IdentifyInfo:
-        """Return this, with what a later message of the same stream (or a push) says.
+        """Return this, with what a later message of the same stream says.
 
-        Lists of several messages of one stream add up; other fields are replaced if present.
+        Lists add up, within the bounds of one; other fields are replaced if present.
         """
-        given = {
-            name: value
-            for name in (
-                "public_key",
-                "observed_addr",
-                "protocol_version",
-                "agent_version",
-                "signed_peer_record",
-            )
-            if (value := getattr(later, name)) is not None
-        }
         return replace(
-            self,
-            listen_addrs=(*self.listen_addrs, *later.listen_addrs)[:MAX_ADDRS],
-            protocols=tuple(dict.fromkeys((*self.protocols, *later.protocols)))[:MAX_PROTOCOLS],
-            **given,
+            later,
+            public_key=_first(later.public_key, self.public_key),
+            listen_addrs=_united(self.listen_addrs, later.listen_addrs, MAX_ADDRS),
+            protocols=_united(self.protocols, later.protocols, MAX_PROTOCOLS),
+            observed_addr=_first(later.observed_addr, self.observed_addr),
+            protocol_version=_first(later.protocol_version, self.protocol_version),
+            agent_version=_first(later.agent_version, self.agent_version),
+            signed_peer_record=_first(later.signed_peer_record, self.signed_peer_record),
         )
 
     def updated(self, push: IdentifyInfo) -> IdentifyInfo:
         """Return this with a push applied: what it names is replaced, what it leaves out stays."""
-        merged = self.merged(push)
         return replace(
-            merged,
+            self.merged(push),
             listen_addrs=push.listen_addrs or self.listen_addrs,
             protocols=push.protocols or self.protocols,
         )
 
 
+def _first(new: T | None, old: T | None) -> T | None:
+    return old if new is None else new
+
+
+def _united(first: tuple[T, ...], second: tuple[T, ...], limit: int) -> tuple[T, ...]:
+    """Return both without repetitions, at most `limit`."""
+    return tuple(dict.fromkeys((*first, *second)))[:limit]
+
+
 def _addrs(items: Iterable[bytes]) -> tuple[Multiaddr, ...]:
-    addrs: list[Multiaddr] = []
-    for number, data in enumerate(items):
-        if number >= 2 * MAX_ADDRS or len(addrs) >= MAX_ADDRS:
-            break
+    addrs: dict[Multiaddr, None] = {}
+    for data in islice(items, MAX_ADDRS_READ):
         try:
-            addrs.append(multiaddr_from_bytes(data))
+            addrs[multiaddr_from_bytes(data)] = None
         except PeerFault:
-            continue  # of a kind that we do not know
-    return tuple(addrs)
+            continue  # of a kind that we do not know; the others may do
+    return tuple(addrs)[:MAX_ADDRS]
 
 
-def _text(text: str) -> str:
+def _protocols(items: Iterable[bytes]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for data in islice(items, MAX_PROTOCOLS):
+        name = data.decode(errors="replace")
+        if 0 < len(data) <= MAX_PROTOCOL_BYTES and name.isprintable() and "\ufffd" not in name:
+            names[name] = None
+    return tuple(names)
+
+
+def _text(data: bytes) -> str:
     """Return a peer's text without what could confuse a terminal."""
-    return "".join(c for c in text[:MAX_TEXT] if c.isprintable())
+    return "".join(c for c in data[: 4 * MAX_TEXT].decode(errors="replace") if c.isprintable())[
+        :MAX_TEXT
+    ]

@@ -17,9 +17,9 @@ class Identify(_message.Message):
     SIGNEDPEERRECORD_FIELD_NUMBER: _ClassVar[int]
     publicKey: bytes
     listenAddrs: _containers.RepeatedScalarFieldContainer[bytes]
-    protocols: _containers.RepeatedScalarFieldContainer[str]
+    protocols: _containers.RepeatedScalarFieldContainer[bytes]
     observedAddr: bytes
-    protocolVersion: str
-    agentVersion: str
+    protocolVersion: bytes
+    agentVersion: bytes
     signedPeerRecord: bytes
-    def __init__(self, publicKey: _Optional[bytes] = ..., listenAddrs: _Optional[_Iterable[bytes]] = ..., protocols: _Optional[_Iterable[str]] = ..., observedAddr: _Optional[bytes] = ..., protocolVersion: _Optional[str] = ..., agentVersion: _Optional[str] = ..., signedPeerRecord: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, publicKey: _Optional[bytes] = ..., listenAddrs: _Optional[_Iterable[bytes]] = ..., protocols: _Optional[_Iterable[bytes]] = ..., observedAddr: _Optional[bytes] = ..., protocolVersion: _Optional[bytes] = ..., agentVersion: _Optional[bytes] = ..., signedPeerRecord: _Optional[bytes] = ...) -> None: ...

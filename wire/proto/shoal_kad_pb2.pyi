@@ -13,8 +13,8 @@ class Record(_message.Message):
     TIMERECEIVED_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     value: bytes
-    timeReceived: str
-    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timeReceived: _Optional[str] = ...) -> None: ...
+    timeReceived: bytes
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timeReceived: _Optional[bytes] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("type", "key", "record", "closerPeers", "providerPeers", "clusterLevelRaw")
