@@ -15,7 +15,7 @@ from typing import Any, Final
 from ..wire.ids import Cid
 from ..wire.walk import Entry
 from .bits import Bits
-from .database import Connection, signed
+from .database import Connection, read_cid, signed
 from .errors import DestinationExists, StorageError
 from .filesystem import Disk, FileKind, FileStat
 from .index import Index
@@ -249,18 +249,26 @@ class Copies:
         cid = self._known(copy_id).cid
         first = 0
         while entries := self._index.entries(cid, first, FILE_BATCH):
-            with self._db.snapshot():
-                found = {
-                    row[1]: row
-                    for row in self._db.rows(
-                        "SELECT * FROM copy_files WHERE copy = ? AND ordinal >= ? AND ordinal < ?",
-                        (copy_id, first, first + len(entries)),
-                    )
-                }
+            found = self.recorded_among(copy_id, first, len(entries))
             for entry in entries:
                 if (row := found.get(entry.ordinal)) is not None:
-                    yield entry, _stat(row), bool(row[7])
+                    yield entry, *row
             first += len(entries)
+
+    def recorded_among(
+        self, copy_id: int, first: int, count: int
+    ) -> dict[int, tuple[FileStat, bool]]:
+        """Return what was recorded of files, by ordinal from `first` on, and which are bad."""
+        rows = self._db.rows(
+            "SELECT * FROM copy_files WHERE copy = ? AND ordinal >= ? AND ordinal < ?",
+            (copy_id, first, first + count),
+        )
+        return {row[1]: (_stat(row), bool(row[7])) for row in rows}
+
+    def recorded_ordinals(self, copy_id: int) -> list[int]:
+        """Return which files are recorded."""
+        rows = self._db.rows("SELECT ordinal FROM copy_files WHERE copy = ?", (copy_id,))
+        return [ordinal for (ordinal,) in rows]
 
     def mark(self, copy_id: int, ordinals: Iterable[int], bad: bool) -> None:
         """Mark files as bad, or take that back."""
@@ -335,7 +343,10 @@ class Copies:
             reason = f"{bad} of its files are missing or changed"
         else:
             reason = None if whole else "some of its pieces are wrong"
-        self._db.run("UPDATE copies SET reason = ? WHERE id = ?", (reason, copy_id))
+        self._db.run(
+            "UPDATE copies SET reason = ? WHERE id = ? AND reason IS NOT ?",
+            (reason, copy_id, reason),
+        )
 
     def _kind(self, path: Path) -> FileKind | None:
         try:
@@ -388,7 +399,7 @@ def _stat(row: Any) -> FileStat:
 
 def _copy(row: Any) -> Copy:
     copy_id, name, path, state, reason, recheck = row
-    cid = Cid.from_bytes(name)
+    cid = read_cid(name)
     shown = CopyState(state)
     if reason is not None and state not in _UNFINISHED:
         shown = CopyState.DEGRADED

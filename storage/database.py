@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
 
+from ..wire.ids import BLAKE3, DAG_PB, RAW, SHA2_256, Cid
 from .errors import Damaged, DiskFault, DiskFull, HomeBusy, StorageError
 from .filesystem import Disk
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 DATABASE_NAME: Final = "shoal.db"
+
+_COMMON: Final = {
+    bytes((1, codec, code, 32)): codec for codec in (RAW, DAG_PB) for code in (SHA2_256, BLAKE3)
+}
+"""First bytes of nearly every CID."""
 
 CACHE_KIB: Final = 16 * 1024
 """Memory for database pages."""
@@ -124,30 +130,33 @@ class Connection:
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
-        with self._lock, database_errors():
-            return self._database.conn.execute(sql, values).fetchall()
+        return self._execute(sql, values).fetchall()
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Return the first row of a query, or None."""
-        with self._lock, database_errors():
-            return self._database.conn.execute(sql, values).fetchone()
+        return self._execute(sql, values).fetchone()
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run one statement; return how many rows it changed."""
-        with self._lock, database_errors():
-            return self._database.conn.execute(sql, values).rowcount
+        return self._execute(sql, values).rowcount
 
     def insert(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run one INSERT; return the new row's id."""
-        with self._lock, database_errors():
-            row_id = self._database.conn.execute(sql, values).lastrowid
-            assert row_id is not None
-            return row_id
+        row_id = self._execute(sql, values).lastrowid
+        assert row_id is not None
+        return row_id
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row."""
         with self._lock, database_errors():
             self._database.conn.executemany(sql, rows)
+
+    def _execute(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        with self._lock:
+            try:
+                return self._database.conn.execute(sql, values)
+            except sqlite3.DatabaseError as error:
+                raise (_in_words(error) or error) from error
 
     def close(self) -> None:
         """Close; a second call does nothing."""
@@ -202,19 +211,30 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                raise Damaged(f"the database is damaged ({error}): restart shoal") from error
-            case sqlite3.SQLITE_FULL:
-                raise DiskFull("no room for the database in the home folder: make room") from error
-            case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN as code:
-                raise DiskFault(f"the database cannot be used (code {code}): {error}") from error
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                raise HomeBusy("another program uses the database of this home") from error
-            case _:
-                raise
+        raise (_in_words(error) or error) from error
+
+
+def _in_words(error: sqlite3.DatabaseError) -> StorageError | None:
+    """Return what an error of SQLite means for the user; None for a mistake of ours."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return Damaged(f"the database is damaged ({error}): restart shoal")
+        case sqlite3.SQLITE_FULL:
+            return DiskFull("no room for the database in the home folder: make room")
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN as code:
+            return DiskFault(f"the database cannot be used (code {code}): {error}")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return HomeBusy("another program uses the database of this home")
+        case _:
+            return None
 
 
 def signed(number: int) -> int:
     """Return a 64-bit unsigned number (an inode of some file systems) as SQLite can keep it."""
     return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def read_cid(data: bytes) -> Cid:
+    """Return a CID that we stored; the common forms need no parsing."""
+    codec = _COMMON.get(data[:4]) if len(data) == 36 else None
+    return Cid(codec, data[2:]) if codec is not None else Cid.from_bytes(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..wire.errors import ContentRefused
@@ -38,21 +39,22 @@ def build_rest(store: Store, copy: Copy, tree: Tree, links: Links) -> list[str]:
     """
     if tree_is_folder(store, copy):
         refuse_collisions(tree.folder(""), _entries(store, copy))
-    found: list[tuple[int, FileStat]] = []
     with_links = False
-    for entry in _entries(store, copy):
-        match entry.kind:
-            case EntryKind.DIRECTORY:
-                if entry.path:
-                    tree.make_folder(entry.path)
-            case EntryKind.FILE:
-                found.append((entry.ordinal, _file(store, copy, tree, entry)))
-            case EntryKind.SYMLINK:
-                with_links = True
-        if len(found) >= BATCH:
-            store.record_files(copy.id, found)
-            found = []
-    store.record_files(copy.id, found)
+    for batch in _batches(store, copy):
+        found: list[tuple[int, FileStat]] = []
+        recorded = store.recorded_among(copy.id, batch[0].ordinal, len(batch))
+        for entry in batch:
+            match entry.kind:
+                case EntryKind.DIRECTORY:
+                    if entry.path:
+                        tree.make_folder(entry.path)
+                case EntryKind.FILE:
+                    known = recorded.get(entry.ordinal)
+                    stat = _file(store, copy, tree, entry, known[0] if known else None)
+                    found.append((entry.ordinal, stat))
+                case EntryKind.SYMLINK:
+                    with_links = True
+        store.record_files(copy.id, found)
     return _make_links(store, copy, tree, links) if with_links else []
 
 
@@ -61,14 +63,20 @@ def tree_is_folder(store: Store, copy: Copy) -> bool:
     return store.entries(copy.cid, 0, 1)[0].kind is EntryKind.DIRECTORY
 
 
-def _entries(store: Store, copy: Copy) -> Iterator[Entry]:
+def _batches(store: Store, copy: Copy) -> Iterator[list[Entry]]:
     first = 0
     while batch := store.entries(copy.cid, first, BATCH):
-        yield from batch
+        yield batch
         first += len(batch)
 
 
-def _file(store: Store, copy: Copy, tree: Tree, entry: Entry) -> FileStat:
+def _entries(store: Store, copy: Copy) -> Iterator[Entry]:
+    return chain.from_iterable(_batches(store, copy))
+
+
+def _file(
+    store: Store, copy: Copy, tree: Tree, entry: Entry, recorded: FileStat | None
+) -> FileStat:
     """Return the stat of a finished file; an empty one is created."""
     if entry.size == 0:
         if entry.path:
@@ -82,10 +90,7 @@ def _file(store: Store, copy: Copy, tree: Tree, entry: Entry) -> FileStat:
         right = stat.kind is FileKind.FILE and stat.size == entry.size
     except (FileNotFoundError, NotADirectoryError):
         right = False
-    if right:
-        recorded = store.recorded_file(copy.id, entry.ordinal)
-        right = recorded is None or recorded[0].inode == signed_stat(stat).inode
-    if not right:
+    if not right or (recorded is not None and recorded.inode != signed_stat(stat).inode):
         last = entry.first_piece + entry.pieces
         store.clear_bits(copy.id, range(entry.first_piece, last))
         raise FileMissing(

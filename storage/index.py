@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..wire.dag import decode_node
 from ..wire.ids import DAG_PB, Cid
 from ..wire.walk import Entry, EntryKind
-from .database import Connection
+from .database import Connection, read_cid
 from .model import Announce, Content, content_key
 
 ENTRY_BATCH: Final = 1024
@@ -252,7 +252,7 @@ def _children(cid: Cid, block: bytes) -> set[Cid]:
 
 def _content(row: Any) -> Content:
     _, cid, key, name, size, pieces, complete, announce = row
-    return Content(Cid.from_bytes(cid), key, name, size, pieces, bool(complete), Announce(announce))
+    return Content(read_cid(cid), key, name, size, pieces, bool(complete), Announce(announce))
 
 
 def _entry(row: Any) -> Entry:
@@ -261,7 +261,7 @@ def _entry(row: Any) -> Entry:
         ordinal,
         path,
         EntryKind(kind),
-        Cid.from_bytes(cid),
+        read_cid(cid),
         size,
         first_piece,
         pieces,

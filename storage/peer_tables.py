@@ -7,7 +7,7 @@ from typing import Final
 
 from ..wire import varint
 from ..wire.ids import SHA2_256, Cid
-from .database import Connection, signed
+from .database import Connection, read_cid, signed
 from .filesystem import FileStat
 from .model import AnnouncementRow, Ban, PeerTotals, ProviderRow, RememberedPeer
 
@@ -53,7 +53,7 @@ class HashCache:
                         stat.ctime_ns,
                     ),
                 )
-                found.append(Cid.from_bytes(row[0]) if row else None)
+                found.append(read_cid(row[0]) if row else None)
         return found
 
     def add(
@@ -182,7 +182,7 @@ class PeerTables:
         with self._db.transaction():
             self._db.run("DELETE FROM bans WHERE until <= ?", (now,))
             rows = self._db.rows("SELECT * FROM bans ORDER BY until DESC")
-        bans = [Ban(peer, Cid.from_bytes(name), until, why) for peer, name, until, why in rows]
+        bans = [Ban(peer, read_cid(name), until, why) for peer, name, until, why in rows]
         return [ban for ban in bans if cid is None or ban.cid == cid]
 
     def add_totals(self, amounts: Iterable[tuple[bytes, int, int]], now: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ..wire.walk import Entry, EntryKind
 from .copies import signed_stat
 from .errors import disk_errors
-from .filesystem import FileKind
+from .filesystem import FileKind, FileStat
 from .model import Copy, Removed
 from .tree import Tree, delete_tree
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 BATCH: Final = 1024
+"""Entries looked up at once."""
 
 
 def delete_working(store: Store, copy: Copy) -> Removed:
@@ -43,22 +44,21 @@ def delete_finished(store: Store, copy: Copy) -> Removed:
         except FileNotFoundError:
             return Removed((), ())
         complete = True
-        for entry in _backwards(store, copy):
+        for entry, recorded in _backwards(store, copy):
             try:
-                complete &= _delete(store, copy, tree, entry)
+                complete &= _delete(tree, entry, recorded)
             except (FileNotFoundError, NotADirectoryError):
                 continue
         tree.parent.sync()
     return Removed((copy.path,), ()) if complete else Removed((), (copy.path,))
 
 
-def _delete(store: Store, copy: Copy, tree: Tree, entry: Entry) -> bool:
+def _delete(tree: Tree, entry: Entry, recorded: FileStat | None) -> bool:
     """Delete one entry; return False if something foreign had to stay."""
     found = tree.stat(entry.path)
     match entry.kind:
         case EntryKind.FILE:
-            recorded = store.recorded_file(copy.id, entry.ordinal)
-            if recorded is None or not signed_stat(found).same_file(recorded[0]):
+            if recorded is None or not signed_stat(found).same_file(recorded):
                 return False
             tree.remove(entry.path)
         case EntryKind.SYMLINK:
@@ -72,10 +72,13 @@ def _delete(store: Store, copy: Copy, tree: Tree, entry: Entry) -> bool:
     return True
 
 
-def _backwards(store: Store, copy: Copy) -> Iterator[Entry]:
-    """Yield the entries last to first: what is in a folder before the folder."""
+def _backwards(store: Store, copy: Copy) -> Iterator[tuple[Entry, FileStat | None]]:
+    """Yield the entries last to first (what is in a folder before the folder), and their stat."""
     last = store.entry_count(copy.cid)
     while last > 0:
         first = max(0, last - BATCH)
-        yield from reversed(store.entries(copy.cid, first, last - first))
+        recorded = store.recorded_among(copy.id, first, last - first)
+        for entry in reversed(store.entries(copy.cid, first, last - first)):
+            known = recorded.get(entry.ordinal)
+            yield entry, known[0] if known else None
         last = first

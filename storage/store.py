@@ -7,8 +7,11 @@ returns.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Final
 
 from bitarray import bitarray
 
@@ -39,6 +42,9 @@ from .reader import OpenFiles
 from .recovery import check_unfinished, open_or_set_aside, reconcile
 from .removal import delete_finished, delete_working
 from .verify import Verification
+
+CACHE_BATCH: Final = 1024
+"""Hashes of a finished fetch that go into the cache at once."""
 
 
 class Store:
@@ -97,6 +103,10 @@ class Store:
         """Close the database; a second call does nothing."""
         self.journal.close()
         self._connection.close()
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Make one commit of all that the block does; other threads wait meanwhile."""
+        return self._connection.transaction()
 
     # Index nodes
 
@@ -322,6 +332,12 @@ class Store:
         """Return the recorded stat of a copy's file, and whether it is marked as changed."""
         return self.copy_rows.recorded(copy_id, ordinal)
 
+    def recorded_among(
+        self, copy_id: int, first: int, count: int
+    ) -> dict[int, tuple[FileStat, bool]]:
+        """Return the same for the files among `count` entries, by ordinal."""
+        return self.copy_rows.recorded_among(copy_id, first, count)
+
     def recorded_files(self, copy_id: int) -> Iterator[tuple[Entry, FileStat, bool]]:
         """Yield (entry, recorded stat, marked as changed) of a copy's files, in order."""
         return self.copy_rows.all_recorded(copy_id)
@@ -364,9 +380,17 @@ class Store:
             self.record_files(copy_id, [(0, moved)])  # the move set its ctime
         self.copy_rows.finish(copy_id)
         self.open_files.drop(copy_id)
+        by_hash: defaultdict[int, list[tuple[FileStat, Cid]]] = defaultdict(list)
         with self._connection.transaction():
             for entry, stat, _ in self.recorded_files(copy_id):
-                self.hashes.add([(stat, entry.cid)], stat.mtime_ns / 1e9, entry.cid.hash_code)
+                batch = by_hash[entry.cid.hash_code]
+                batch.append((stat, entry.cid))
+                if len(batch) == CACHE_BATCH:
+                    self.hashes.add(batch, stat.mtime_ns / 1e9, entry.cid.hash_code)
+                    batch.clear()
+            for code, batch in by_hash.items():
+                if batch:
+                    self.hashes.add(batch, batch[-1][0].mtime_ns / 1e9, code)
 
     def _set_unfinished(self, copy_id: int, state: CopyState) -> None:
         copy = self.copy(copy_id)

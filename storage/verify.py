@@ -50,6 +50,8 @@ class Verification:
     done: int = 0
     good: int = 0
     bad_files: list[str] = field(default_factory=list)
+    records: list[tuple[int, FileStat]] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(PIECE_BYTES)))
 
     def run(self) -> Iterator[Verified]:
@@ -72,15 +74,17 @@ class Verification:
             right: list[int] = []
             wrong: list[int] = []
             for piece in range(table.first, table.first + table.count):
-                (right if self._check(table, piece) else wrong).append(piece)
+                if self._check(table, piece):
+                    right.append(piece)
+                elif not (self.copy.finished and self._absent()):
+                    wrong.append(piece)
                 self.done += 1
                 if self.done % STEP == 0 and self.done < pieces:
                     yield self._report(pieces, False)
             self.good += len(right)
-            self.bits.set(self.copy.id, right)
-            if wrong:
-                self.bits.clear(self.copy.id, wrong)
+            self._commit(right, wrong)
         self._leave_file()
+        self._commit([], [])
         self._conclude(pieces)
         yield self._report(pieces, True)
 
@@ -100,6 +104,10 @@ class Verification:
         good = good and digest_of(table.hash_codes[at], view[:read]) == table.digest(piece)
         file.wrong |= not good
         return good
+
+    def _absent(self) -> bool:
+        """Return whether the file is not there: its mark covers the bits until it comes back."""
+        return self.current is not None and self.current.file is None
 
     def _enter_file(self, ordinal: int) -> _File:
         if self.current is not None and self.current.ordinal == ordinal:
@@ -125,19 +133,29 @@ class Verification:
             return
         if file.file is None or file.before is None:
             if self.copy.finished:
-                self.copies.mark(self.copy.id, [file.ordinal], True)
+                self.marks.append(file.ordinal)
         else:
             after = file.file.fstat()
-            self.copies.record_files(self.copy.id, [(file.ordinal, after)])
+            self.records.append((file.ordinal, after))
             if self.copy.finished and (
                 not signed_stat(after).same_file(signed_stat(file.before))
                 or (after.size != file.size and file.size >= 0)
             ):
                 file.wrong = True
-                self.copies.mark(self.copy.id, [file.ordinal], True)
+                self.marks.append(file.ordinal)
             self.store.open_files.drop(self.copy.id, file.ordinal)
         if file.wrong and len(self.bad_files) < MAX_BAD_FILES:
             self.bad_files.append(file.path)
+
+    def _commit(self, right: list[int], wrong: list[int]) -> None:
+        """Write down what a block's pieces and the files that ended in it are."""
+        with self.store.transaction():
+            self.copies.record_files(self.copy.id, self.records)
+            self.copies.mark(self.copy.id, self.marks, True)
+            self.bits.set(self.copy.id, right)
+            if wrong:
+                self.bits.clear(self.copy.id, wrong)
+        self.records, self.marks = [], []
 
     def _conclude(self, pieces: int) -> None:
         if self.copy.finished and self.good == pieces:

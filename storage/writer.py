@@ -8,8 +8,12 @@ destination; nothing that exists already is ever opened, unless we recorded that
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from threading import Lock
 from typing import TYPE_CHECKING, Final
+
+from bitarray import bitarray
+from bitarray.util import zeros
 
 from ..wire.errors import Misuse
 from ..wire.walk import Entry, EntryKind
@@ -50,6 +54,7 @@ class CopyWriter:
         self._dirty: set[int] = set()
         self._new: dict[int, FileStat] = {}
         self._recording: dict[int, FileStat] = {}
+        self._recorded = bitarray()
         self._one_sync = Lock()
         self._merges: bool | None = None
 
@@ -78,6 +83,7 @@ class CopyWriter:
                 pass
         else:
             self._check_files(tree)
+        self._note_recorded(self._store.copy_rows.recorded_ordinals(self._copy.id))
         self.check_room()
 
     def check_room(self) -> None:
@@ -121,6 +127,8 @@ class CopyWriter:
                     self._sync(dirty, self._recording)
                 if self._recording:
                     self._store.record_files(self._copy.id, self._recording.items())
+                    with self._lock:
+                        self._note_recorded(self._recording)
             except BaseException:
                 with self._lock:
                     self._dirty |= dirty
@@ -327,8 +335,17 @@ class CopyWriter:
             return signed_stat(made).inode
         if not entry.path:
             return self._store.working_inode(self._copy.id)
-        recorded = self._store.recorded_file(self._copy.id, ordinal)
-        return recorded[0].inode if recorded else None
+        if ordinal < len(self._recorded) and self._recorded[ordinal]:
+            recorded = self._store.recorded_file(self._copy.id, ordinal)
+            return recorded[0].inode if recorded else None
+        return None
+
+    def _note_recorded(self, ordinals: Iterable[int]) -> None:
+        """Remember which files the store has recorded: a bit each, and no question for new ones."""
+        known = sorted(ordinals)
+        if known and known[-1] >= len(self._recorded):
+            self._recorded.extend(zeros(known[-1] + 1 - len(self._recorded)))
+        self._recorded[known] = True
 
     def _remove_leftover(self, tree: Tree, entry: Entry) -> None:
         """Remove a file made just before a crash; no piece is claimed in it.

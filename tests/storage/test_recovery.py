@@ -319,3 +319,18 @@ def test_verifying_reports_as_it_goes(lab: Any, make_content: Any) -> None:
     steps = list(lab.store.verify(copy_id))
     assert [step.done for step in steps] == [16, 32, 48, 50]
     assert [step.over for step in steps] == [False, False, False, True]
+
+
+def test_a_file_that_was_away_while_verifying_counts_when_it_is_back(
+    lab: Any, content: Any
+) -> None:
+    copy_id = lab.fetch(content, Path("/d/out"))
+    folder = lab.disk.folder(Path("/d/out"))
+    folder.rename("b", folder, "away")
+    *_, last = lab.store.verify(copy_id)
+    assert last.bad_files == ("b",)
+    assert lab.store.bits(copy_id).to01() == "10011"
+    folder.rename("away", folder, "b")
+    assert lab.store.check_copy(copy_id) == []
+    assert lab.store.bits(copy_id).all()
+    assert lab.store.copy(copy_id).state is CopyState.COMPLETE
