@@ -81,6 +81,8 @@ class PeerId:
             InvalidText: It is neither.
         """
         try:
+            if len(text) > 4 * MAX_PEER_ID_BYTES:
+                raise ValueError("too long")
             if text.startswith(("1", "Qm")):
                 return cls.from_bytes(base58.b58decode(text))
             codec, hashed = _split_cid_v1(_from_multibase(text))
@@ -191,7 +193,9 @@ def _from_multibase(text: str) -> bytes:
             return base58.b58decode(body)
         case "k" | "K":
             zeros = len(body) - len(body.lstrip("0"))
-            number = int(body, 36) if body.isascii() and body.isalnum() else -1
+            if not (body.isascii() and body.isalnum()):
+                raise ValueError("not base36")
+            number = int(body, 36)
             return bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
         case _:
             raise ValueError("unknown multibase prefix")
