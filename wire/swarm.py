@@ -1,7 +1,7 @@
 """Frames of the swarm protocol `/shoal/swarm/1.0.0`: what they are and how they are laid out.
 
-A frame is an unsigned varint length, a protobuf `Frame`, and then `Frame.trailing` raw bytes. Pieces
-and index nodes carry their bytes there; an unknown type is skipped, trailing bytes and all.
+A frame is an unsigned varint length, a protobuf `Frame`, and then `Frame.trailing` raw bytes. In
+them pieces and index nodes carry their bytes; an unknown type is skipped, trailing bytes and all.
 `swarm_decoder.py` reads a stream of them.
 """
 
@@ -261,7 +261,7 @@ def _to_proto(body: Body) -> pb.Frame:
             )
             frame.hello.CopyFrom(hello)
         case Bitfield():
-            kind = pb.Bitfield.Kind.Name(int(body.kind))  # type: ignore[arg-type]
+            kind = pb.Bitfield.Kind.Name(int(body.kind))
             frame.bitfield.CopyFrom(
                 pb.Bitfield(kind=kind, chunk=body.chunk, data=body.data, more=body.more)
             )
