@@ -387,7 +387,7 @@ async def test_a_third_dies_and_what_was_announced_is_still_found(
         assert not dead & {row.peer_id for row in dht.table()}
 
 
-async def test_after_a_day_of_churn_the_record_was_renewed(
+async def test_when_all_who_took_a_record_are_gone_it_is_renewed(
     autojump_clock: MockClock, world: World
 ) -> None:
     quiet = DhtConfig(upkeep=UpkeepConfig(refresh=7200, ask_silent=3600, save=7200))
@@ -402,9 +402,9 @@ async def test_after_a_day_of_churn_the_record_was_renewed(
     world.kill(world.hosts[2:10])
     told: list[tuple[bytes, int]] = []
     world.dhts[1].on_announced.append(lambda multihash, peers: told.append((multihash, peers)))
-    await trio.sleep(22.5 * 3600)
+    await trio.sleep(3.2 * 3600)
     assert told[-1] == (CONTENT, 11)
-    assert len(told) == 22  # hourly, since the network is small
+    assert len(told) == 3  # hourly, since the network is small
     assert set(await providers_of(world.dhts[15], CONTENT)) == {world.hosts[1].peer_id}
 
 
