@@ -168,11 +168,7 @@ class Keeper:
         left = list(self._remembered.values())
         while left and len(self._contacts.table) < BETA:
             batch, left = left[:JOIN_AT_ONCE], left[JOIN_AT_ONCE:]
-            peers: list[PeerId] = []
-            for peer, addrs in filter(None, map(read_peer, batch)):
-                self._host.peerstore.add(peer, addrs, ttl=REMEMBERED_LIFE)
-                peers.append(peer)
-            await self._join(peers)
+            await self._join([PeerId(row.peer) for row in batch])
 
     async def _join(self, where: Sequence[Multiaddr | PeerId]) -> Joined:
         """Ask these peers; if one answers, look for ourselves and have the buckets filled."""
@@ -185,6 +181,7 @@ class Keeper:
                 try:
                     if isinstance(contact, PeerId):
                         peer = contact
+                        self._recall(peer)
                     else:
                         peer = (await self._host.dial(contact)).peer_id
                 except NetError as error:
@@ -207,6 +204,13 @@ class Keeper:
         self._poked.set()
         self.last_join = Joined(len(reached), tuple(failures))
         return self.last_join
+
+    def _recall(self, peer: PeerId) -> None:
+        """Let the host know the addresses that an earlier run remembered of a peer."""
+        row = self._remembered.get(peer)
+        known = read_peer(row) if row is not None else None
+        if known is not None:
+            self._host.peerstore.add(peer, known[1], ttl=REMEMBERED_LIFE)
 
     async def _do(self, job: Job) -> None:
         now = trio.current_time()

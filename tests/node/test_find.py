@@ -425,6 +425,21 @@ async def test_a_restart_needs_no_bootstrap_peer(autojump_clock: MockClock, worl
     assert set(await providers_of(world.dhts[1], CONTENT)) == {peer_id(50)}
 
 
+async def test_a_bare_peer_id_is_enough_for_a_peer_that_is_remembered(
+    autojump_clock: MockClock, world: World
+) -> None:
+    await world.swarm(3)
+    memory = ShortMemory()
+    _, dht, scope = await world.node(50, memory=memory)
+    await dht.bootstrap([world.hosts[1].addr])
+    scope.cancel()
+    await trio.sleep(1)
+    _, again, _ = await world.node(50, memory=memory)
+    joined = await again.bootstrap([peer_id(1), peer_id(77)])
+    assert joined.reached == 1
+    assert str(peer_id(77)) in joined.failures[0]
+
+
 async def test_provider_records_outlive_a_restart(autojump_clock: MockClock, world: World) -> None:
     await world.swarm(2)
     memory = ShortMemory()
