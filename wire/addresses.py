@@ -9,6 +9,7 @@ the binary form.
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -44,7 +45,11 @@ _UDP: Final = 273
 _CIRCUIT: Final = 290
 _P2P: Final = 421
 _CERTHASH: Final = 466
+_SNI: Final = 449
 _DNS: Final = frozenset({53, 54, 55, 56})
+_DOMAINS: Final = _DNS | {_SNI}
+_LABEL: Final = rb"(?!..--)(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
+_PLAIN_NAME: Final = re.compile(_LABEL + rb"(?:\." + _LABEL + rb")*")
 
 _PREFIXED: Final = -1
 _PROTOCOLS: Final[dict[str, tuple[int, int]]] = {
@@ -63,7 +68,7 @@ _PROTOCOLS: Final[dict[str, tuple[int, int]]] = {
     "p2p": (_P2P, _PREFIXED),
     "https": (443, 0),
     "tls": (448, 0),
-    "sni": (449, _PREFIXED),
+    "sni": (_SNI, _PREFIXED),
     "noise": (454, 0),
     "quic": (460, 0),
     "quic-v1": (461, 0),
@@ -142,9 +147,10 @@ def parse_multiaddr(text: str) -> Multiaddr:
         except (MultiaddrError, ValueError) as error:
             raise _not_a_multiaddr(text, f"{value[:80]!r} cannot stand behind {name}") from error
     try:
-        return multiaddr_from_bytes(data)
+        _split(data)
     except PeerFault as fault:
         raise _not_a_multiaddr(text, fault.detail) from fault
+    return Multiaddr(data)
 
 
 def _not_a_multiaddr(text: str, why: str) -> InvalidText:
@@ -159,9 +165,12 @@ def multiaddr_from_bytes(data: bytes) -> Multiaddr:
 
     Raises:
         PeerFault: It is empty, longer than 1 KiB or malformed. A protocol code that we do not know
-            counts as malformed: such an address is of no use to us.
+            counts as malformed: such an address is of no use to us. So does a domain name that is
+            not plain ASCII: the library could not show it, and we never resolve a peer's names.
     """
-    _split(data)
+    for code, value in _split(data):
+        if code in _DOMAINS and not _PLAIN_NAME.fullmatch(value):
+            raise PeerFault("multiaddr", "a bad name")
     return Multiaddr(data)
 
 

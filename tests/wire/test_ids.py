@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import suppress
 
 import base58
 import pytest
@@ -175,18 +176,16 @@ def test_garbage_is_a_canonical_cid_or_a_fault(data: bytes) -> None:
 
 @settings(max_examples=200)
 @given(st.one_of(st.text(max_size=80), st.text("bBfFzkKQm1" + BASE36 + "=_-٣é ", max_size=80)))
-def test_texts_are_read_or_refused_in_words(text: str) -> None:
+def test_any_text_is_read_or_refused(text: str) -> None:
     for parse in (PeerId.parse, Cid.parse):
-        try:
+        with suppress(InvalidText):
             parse(text)
-        except InvalidText as error:
-            assert "is not a" in str(error)
 
 
 @pytest.mark.parametrize("text", ["", "k", "K", "k!", "kä", "k-1", "b", "z", "f", "f0", "Qm", "1"])
 def test_a_bare_or_broken_prefix_is_refused(text: str) -> None:
     for parse in (PeerId.parse, Cid.parse):
-        with pytest.raises(InvalidText):
+        with pytest.raises(InvalidText, match=r"is not a (peer|content) id"):
             parse(text)
 
 
