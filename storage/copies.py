@@ -6,7 +6,6 @@ follows from `reason`, which tells why, and goes when the files come back.
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -244,12 +243,11 @@ class Copies:
         )
         return (_stat(row), bool(row[7])) if row else None
 
-    def all_recorded(self, copy_id: int) -> Iterator[tuple[Entry, FileStat, bool]]:
+    def all_recorded(self, copy: Copy) -> Iterator[tuple[Entry, FileStat, bool]]:
         """Yield (entry, stat, bad) of all recorded files, in order."""
-        cid = self._known(copy_id).cid
         first = 0
-        while entries := self._index.entries(cid, first, FILE_BATCH):
-            found = self.recorded_among(copy_id, first, len(entries))
+        while entries := self._index.entries(copy.cid, first, FILE_BATCH):
+            found = self.recorded_among(copy.id, first, len(entries))
             for entry in entries:
                 if (row := found.get(entry.ordinal)) is not None:
                     yield entry, *row
@@ -287,17 +285,18 @@ class Copies:
         sentences: list[str] = []
         tree = Tree(self._disk, copy.path)
         changes: list[tuple[int, bool]] = []
-        for entry, recorded, was_bad in self.all_recorded(copy_id):
+        for entry, recorded, was_bad in self.all_recorded(copy):
             why = _difference(tree, entry.path, recorded)
             if (why is not None) == was_bad:
                 continue
             changes.append((entry.ordinal, why is not None))
             if why is not None and len(sentences) < MAX_SENTENCES:
                 sentences.append(f"{copy.path / entry.path} {why}: its pieces are not served")
-        with self._db.transaction():
-            for bad in (True, False):
-                self.mark(copy_id, (o for o, was in changes if was is bad), bad)
-            self._set_reason(copy_id)
+        if changes:
+            with self._db.transaction():
+                for bad in (True, False):
+                    self.mark(copy_id, (o for o, was in changes if was is bad), bad)
+                self._set_reason(copy_id)
         return sentences
 
     def check_root(self, copy: Copy) -> bool:
@@ -361,12 +360,6 @@ class Copies:
         return copy
 
 
-def working_name(cid: Cid, copy_id: int) -> str:
-    """Return the name of a copy's unfinished file or folder."""
-    digest = base64.b32encode(cid.digest).decode().lower()
-    return f".shoal-{digest[:16]}-{copy_id}"
-
-
 def _difference(tree: Tree, path: str, recorded: FileStat) -> str | None:
     """Say how a file differs from what was recorded, or None."""
     try:
@@ -410,5 +403,4 @@ def _copy(row: Any) -> Copy:
         shown,
         reason,
         bool(recheck),
-        working_name(cid, copy_id),
     )

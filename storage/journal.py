@@ -10,11 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from ..wire.errors import InvalidText
-from ..wire.ids import Cid
 from .errors import disk_errors
 from .filesystem import DiskFile, Folder
 from .model import Copy, CopyState
@@ -34,8 +31,8 @@ class JournalCopy:
     """A copy as the journal knows it."""
 
     id: int
-    cid: Cid
-    path: Path
+    cid: str
+    path: str
     state: CopyState
     """SHARED, FETCHING or COMPLETE."""
     added: float
@@ -64,7 +61,7 @@ class Journal:
     def added(self, copy: Copy, now: float) -> None:
         """Write down a new copy, or a new state of one."""
         state = CopyState.FETCHING if not copy.finished else copy.state
-        self._note(_added(JournalCopy(copy.id, copy.cid, copy.path, state, now)))
+        self._note(_added(JournalCopy(copy.id, str(copy.cid), str(copy.path), state, now)))
 
     def finished(self, copy_id: int) -> None:
         """Write down that a fetched copy is in its place."""
@@ -100,7 +97,7 @@ class Journal:
         try:
             record = json.loads(line)
             self._apply(record)
-        except (ValueError, KeyError, TypeError, InvalidText):
+        except (ValueError, KeyError, TypeError):
             self.damaged += 1
 
     def _apply(self, record: dict[str, Any]) -> None:
@@ -108,8 +105,8 @@ class Journal:
             case "added":
                 copy = JournalCopy(
                     int(record["copy"]),
-                    Cid.parse(record["cid"]),
-                    Path(record["path"]),
+                    str(record["cid"]),
+                    str(record["path"]),
                     CopyState(record["state"]),
                     float(record["time"]),
                 )
@@ -166,8 +163,8 @@ def _added(copy: JournalCopy) -> dict[str, Any]:
     return {
         "event": "added",
         "copy": copy.id,
-        "cid": str(copy.cid),
-        "path": str(copy.path),
+        "cid": copy.cid,
+        "path": copy.path,
         "state": copy.state.value,
         "time": copy.added,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from array import array
 from dataclasses import dataclass
@@ -87,8 +88,12 @@ class Copy:
     recheck: bool
     """Its bits were lost with the database: the files are to be hashed again (`Store.verify`, or
     importing the path again for a shared copy)."""
-    working_name: str
-    """Name of the unfinished file or folder in the folder of `path`."""
+
+    @property
+    def working_name(self) -> str:
+        """Name of the unfinished file or folder, in the folder of `path`."""
+        digest = base64.b32encode(self.cid.digest[:10]).decode().lower()
+        return f".shoal-{digest}-{self.id}"
 
     @property
     def finished(self) -> bool:

@@ -6,10 +6,14 @@ stands in the journal first), and copies that a lost database does not know.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from .copies import signed_stat, working_name
+from ..wire.errors import InvalidText
+from ..wire.ids import Cid
+from .copies import signed_stat
 from .database import DATABASE_NAME, Connection, open_database
 from .errors import Damaged, disk_errors
 from .filesystem import Disk, Folder
@@ -63,39 +67,46 @@ def _set_aside(folder: Folder) -> str:
 def reconcile(store: Store, now: float) -> list[str]:
     """Bring database, journal and disk to agree; return what had to be said."""
     problems: list[str] = []
-    if store.journal.damaged:
-        problems.append(f"{store.journal.damaged} lines of copies.jsonl cannot be read")
-    known = {copy.id: copy for copy in store.copies()}
-    for copy in known.values():
+    copies: list[Copy] = []
+    for copy in store.copies():
         if copy.id in store.journal.removed:
             store.remove_copy(copy.id)  # a crash came in between
-        elif copy.id not in store.journal.copies:
+            continue
+        copies.append(copy)
+        if copy.id not in store.journal.copies:
             store.journal.added(copy, now)
-    problems += _recover_lost(store, set(known), now)
-    problems += _check_places(store)
+    problems += _recover_lost(store, {copy.id for copy in copies})
+    problems += _check_places(store, copies)
+    if store.journal.damaged:
+        problems.insert(0, f"{store.journal.damaged} lines of copies.jsonl cannot be read")
     if len(problems) > MAX_PROBLEMS:
         problems[MAX_PROBLEMS - 1 :] = [f"and {len(problems) - MAX_PROBLEMS + 1} more problems"]
     return problems
 
 
-def _recover_lost(store: Store, known: set[int], now: float) -> list[str]:
+def _recover_lost(store: Store, known: set[int]) -> list[str]:
     """Add what only the journal knows; its bits are lost, its bytes probably not."""
-    lost = [copy for copy in store.journal.copies.values() if copy.id not in known]
-    highest = max([0, *store.journal.copies, *store.journal.removed])
-    store.copy_rows.skip_ids(highest)
-    for copy in lost:
-        store.ensure_content(copy.cid, copy.path.name)
+    lost = [entry for entry in store.journal.copies.values() if entry.id not in known]
+    store.copy_rows.skip_ids(max([0, *store.journal.copies, *store.journal.removed]))
+    recovered = 0
+    for entry in lost:
+        try:
+            cid = Cid.parse(entry.cid)
+        except InvalidText:
+            store.journal.damaged += 1
+            continue
+        copy = Copy(entry.id, cid, Path(entry.path), entry.state, None, True)
+        store.ensure_content(cid, copy.path.name)
         state = copy.state
-        name = working_name(copy.cid, copy.id)
-        if state is CopyState.FETCHING and not _exists(store, copy.path.with_name(name)):
-            state = CopyState.COMPLETE if _exists(store, copy.path) else state
+        if not copy.finished and not _exists(store, copy.place) and _exists(store, copy.path):
+            state = CopyState.COMPLETE  # it was moved, and that was not yet written down
         reason = None if state is CopyState.FETCHING else _LOST_REASON
-        row = Copy(copy.id, copy.cid, copy.path, state, reason, True, name)
-        store.copy_rows.insert_known(row, state, copy.added)
-    if not lost:
+        store.copy_rows.insert_known(replace(copy, reason=reason), state, entry.added)
+        recovered += 1
+    if not recovered:
         return []
     return [
-        f"the database did not know {len(lost)} of the copies in copies.jsonl: "
+        f"the database did not know {recovered} of the copies in copies.jsonl: "
         "they are hashed again, or fetched on"
     ]
 
@@ -108,10 +119,10 @@ def _exists(store: Store, path: Path) -> bool:
     return True
 
 
-def _check_places(store: Store) -> list[str]:
+def _check_places(store: Store, copies: Iterable[Copy]) -> list[str]:
     """Look for every copy's root, by one stat each."""
     problems: list[str] = []
-    for copy in store.copies():
+    for copy in copies:
         if not copy.finished:
             problems += check_unfinished(store, copy)
         elif not store.copy_rows.check_root(copy) and copy.state is not CopyState.DEGRADED:

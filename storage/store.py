@@ -340,7 +340,10 @@ class Store:
 
     def recorded_files(self, copy_id: int) -> Iterator[tuple[Entry, FileStat, bool]]:
         """Yield (entry, recorded stat, marked as changed) of a copy's files, in order."""
-        return self.copy_rows.all_recorded(copy_id)
+        copy = self.copy(copy_id)
+        if copy is None:
+            raise KeyError(copy_id)
+        return self.copy_rows.all_recorded(copy)
 
     def record_files(self, copy_id: int, stats: Iterable[tuple[int, FileStat]]) -> None:
         """Remember (ordinal, stat) of files as those whose bytes the bits speak of (one commit)."""
