@@ -378,6 +378,10 @@ class MemoryFolder:
             raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), name)
         del self._node.names[self._disk.folded(self._node, name)]
 
+    def make_private(self) -> None:
+        """As `Folder.make_private`; there is one user only."""
+        self._begin("make_private", "")
+
     def sync(self) -> None:
         """As `Folder.sync`."""
         self._begin("sync", "")

@@ -196,6 +196,10 @@ class RealFolder(_Handle):
         """As `Folder.remove_folder`."""
         os.rmdir(_single(name), dir_fd=self._fd)
 
+    def make_private(self) -> None:
+        """As `Folder.make_private`."""
+        os.fchmod(self._fd, 0o700)
+
     def sync(self) -> None:
         """As `Folder.sync`; some file systems cannot sync a folder and need not."""
         try:

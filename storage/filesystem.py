@@ -155,6 +155,10 @@ class Folder(Protocol):
         """Remove an empty sub-folder."""
         ...
 
+    def make_private(self) -> None:
+        """Let nobody but its owner into the folder (mode 0700)."""
+        ...
+
     def sync(self) -> None:
         """Return once the names in this folder are durable."""
         ...

@@ -59,6 +59,7 @@ class Home:
         """
         with disk_errors(f"opening the home folder {path}"):
             folder = disk.folder(path, create_mode=_FOLDER_MODE)
+            folder.make_private()  # whoever reads the database learns hashes, and so may fetch
             try:
                 lock = folder.create(LOCK_NAME, _FILE_MODE)
             except FileExistsError:

@@ -72,9 +72,10 @@ class Index:
         """See `Store.sweep_nodes`."""
         with self._db.transaction():
             lone = self._db.rows(
-                "SELECT cid FROM nodes WHERE cid NOT IN (SELECT child FROM links) "
-                "AND cid NOT IN (SELECT cid FROM contents) "
-                "AND cid NOT IN (SELECT cid FROM hashed_files)"
+                "SELECT cid FROM nodes WHERE "
+                "NOT EXISTS (SELECT 1 FROM links WHERE child = nodes.cid) "
+                "AND NOT EXISTS (SELECT 1 FROM contents WHERE cid = nodes.cid) "
+                "AND NOT EXISTS (SELECT 1 FROM hashed_files WHERE cid = nodes.cid)"
             )
             return self._drop_nodes([cid for (cid,) in lone])
 
@@ -239,7 +240,11 @@ class Index:
                 (cid.multihash, bytes((0x12, 0x20)) + content_key(cid)),
             )
             # A cached hash would keep the nodes of a file that may never be shared again.
-            self._db.run_many("DELETE FROM hashed_files WHERE cid = ?", files)
+            self._db.run_many(
+                "DELETE FROM hashed_files WHERE cid = ?1 "
+                "AND NOT EXISTS (SELECT 1 FROM entries WHERE cid = ?1 AND pieces > 0)",
+                files,
+            )
             self._drop_nodes([bytes(cid)])
 
 

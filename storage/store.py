@@ -212,6 +212,7 @@ class Store:
             stats: (ordinal, stat) of every file entry, as it was when hashed.
             now: Unix time.
         """
+        path = path.absolute()
         known = self.copy_rows.at(cid, path)
         if known is not None and not known.finished:
             delete_working(self, known)
@@ -227,6 +228,7 @@ class Store:
         Raises:
             DestinationExists: Something else is, or is being fetched to, there.
         """
+        destination = destination.absolute()
         self.ensure_content(cid, destination.name)
         known = self.copy_rows.at(cid, destination)
         if known is not None and not known.finished:

@@ -79,6 +79,9 @@ class CopyWriter:
                 self._make_root(tree, root)
             self._tree = tree
         if self._copy.recheck:
+            content = self._store.content(self._copy.cid)
+            if content is None or not content.index_complete:
+                raise Misuse("after the loss of the database the index comes first")
             for _ in self._store.verify(self._copy.id):
                 pass
         else:
@@ -117,6 +120,11 @@ class CopyWriter:
         """Return once all that `write` wrote before this call is durable.
 
         Then, and not earlier, its pieces may be claimed. More may be written meanwhile.
+
+        Raises:
+            StorageError: The disk failed or is full. What was written since the last sync that
+                returned may be lost (a system drops pages that it could not write, and the next
+                sync succeeds): write those pieces again before you claim them.
         """
         with self._one_sync:
             with self._lock:
@@ -275,21 +283,24 @@ class CopyWriter:
 
     def _check_files(self, tree: Tree) -> None:
         """Take back the bits of recorded files that are gone, replaced or cut short."""
+        held = self._store.bits(self._copy.id)
+        if not held.any():
+            return
+        lost: list[int] = []
         for entry, recorded, _ in self._store.recorded_files(self._copy.id):
+            last = entry.first_piece + entry.pieces
+            if not held[entry.first_piece : last].any():
+                continue
             try:
                 found = signed_stat(tree.stat(entry.path))
             except (FileNotFoundError, NotADirectoryError):
                 found = None
-            runs = self._store.held_runs(self._copy.id, entry.first_piece, entry.pieces)
-            if not runs:
-                continue
-            if found is None or found.inode != recorded.inode or found.kind is not FileKind.FILE:
-                reach = 0
-            else:
-                reach = found.size
-            lost = _beyond(entry, runs, reach)
-            if lost:
-                self._store.clear_bits(self._copy.id, lost)
+            ours = found is not None and found.inode == recorded.inode
+            reach = found.size if found is not None and ours else 0
+            start = entry.first_piece + _whole_pieces(entry, reach)
+            lost += [piece for piece in range(start, last) if held[piece]]
+        if lost:
+            self._store.clear_bits(self._copy.id, lost)
 
     # Files
 
@@ -386,13 +397,7 @@ def _there(tree: Tree, name: str) -> bool:
     return True
 
 
-def _beyond(entry: Entry, runs: list[tuple[int, int]], reach: int) -> list[int]:
-    """Return the claimed pieces that do not lie wholly in the first `reach` bytes of a file."""
+def _whole_pieces(entry: Entry, reach: int) -> int:
+    """Return how many of a file's pieces lie wholly in its first `reach` bytes."""
     complete = reach >= entry.size if entry.size >= 0 else reach > 0
-    whole = entry.pieces if complete else reach // PIECE_BYTES
-    return [
-        piece
-        for first, count in runs
-        for piece in range(first, first + count)
-        if piece - entry.first_piece >= whole
-    ]
+    return entry.pieces if complete and reach else reach // PIECE_BYTES

@@ -28,6 +28,12 @@ def test_a_home_is_private(tmp_path: Path) -> None:
         assert stat.S_IMODE((home.path / "identity.key").stat().st_mode) == 0o600
 
 
+def test_a_home_that_was_open_to_all_is_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    Home.open(tmp_path, RealDisk()).close()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+
+
 def test_the_key_is_made_once(tmp_path: Path) -> None:
     with Home.open(tmp_path, RealDisk()) as home:
         assert home.identity(lambda: b"first") == b"first"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from shoal.simulations.disk import MemoryDisk
+from shoal.storage.disk import RealDisk
 from shoal.storage.errors import (
     DestinationExists,
     DiskFault,
@@ -335,3 +338,74 @@ def test_a_content_that_is_a_link(lab: Any, make_content: Any, read_tree: Any) -
         writer.finish()
     writer.finish("all")
     assert read_tree(lab.disk, Path("/d")) == {"out": make_content.Link("/etc/passwd")}
+
+
+# Several threads
+
+
+def test_writing_goes_on_while_a_batch_is_synced(
+    open_lab: Any, make_content: Any, tmp_path: Path, read_tree: Any
+) -> None:
+    tree = {f"{i:02}": bytes((i,)) * (PIECE + i) for i in range(80)}  # more than stay open
+    content = make_content(tree)
+    lab = open_lab(RealDisk(), tmp_path / "home")
+    writer = lab.begin(content, tmp_path / "out")
+    pieces = list(range(len(content.pieces)))
+    Random(1).shuffle(pieces)
+
+    def write(piece: int) -> int:
+        writer.write(*content.place(piece), content.pieces[piece])
+        return piece
+
+    with ThreadPoolExecutor(4) as pool:
+        batch: list[int] = []
+        for piece in pool.map(write, pieces):
+            batch.append(piece)
+            if len(batch) == 24:
+                writer.sync()
+                lab.store.set_bits(lab.copy_id(content), batch)
+                batch = []
+        writer.sync()
+        lab.store.set_bits(lab.copy_id(content), batch)
+    writer.finish()
+    assert read_tree(lab.disk, tmp_path / "out") == tree
+
+
+def test_what_is_written_during_a_sync_is_synced_by_the_next(
+    lab: Any, memory: MemoryDisk, make_content: Any
+) -> None:
+    content = make_content(b"a" * PIECE + b"b")
+    writer = lab.begin(content, Path("/d/out"))
+    writer.write(0, 0, content.pieces[0])
+
+    def meanwhile(operation: str, name: str) -> None:
+        if operation == "fdatasync":
+            memory.on_operation = None
+            writer.write(0, PIECE, content.pieces[1])
+
+    memory.on_operation = meanwhile
+    writer.sync()
+    done: list[str] = []
+    memory.on_operation = lambda operation, name: done.append(operation)
+    writer.sync()
+    memory.on_operation = None
+    assert "fdatasync" in done
+
+
+def test_after_a_failed_sync_pieces_are_written_again(lab: Any, memory: MemoryDisk, make_content: Any) -> None:
+    content = make_content(b"a" * PIECE + b"b")
+    writer = lab.begin(content, Path("/d/out"))
+    writer.write(0, 0, content.pieces[0])
+
+    def broken(operation: str, name: str) -> None:
+        if operation == "fdatasync":
+            raise OSError(5, "Input/output error")
+
+    memory.on_operation = broken
+    with pytest.raises(DiskFault):
+        writer.sync()
+    memory.on_operation = None
+    lab.write(writer, content, [0])
+    place = lab.store.copies()[0].place
+    memory.crash()
+    assert memory.stat(place).size == PIECE
