@@ -22,7 +22,9 @@ only the walk itself stops at the limit."""
 class Census:
     """Lower bounds for the number of entries below each folder."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        """Counting stops beyond `limit`."""
+        self._limit = limit
         self._least: dict[Cid, int] = {}
         self._above: dict[Cid, dict[Cid, int]] = {}
         """For each node: the folders that link to it, and how often."""
@@ -33,6 +35,7 @@ class Census:
         """Count a folder (or a part of one) whose node is new; return the highest count reached.
 
         Every count is a lower bound for the whole content, since each folder is below the root.
+        Beyond the limit the counts above are no longer kept right: the content is refused then.
         """
         if cid in self._counted or self._links > MAX_LINKS:
             return 0
@@ -55,7 +58,7 @@ class Census:
         """
         highest = 0
         gains = {cid: gain}
-        while gains:
+        while gains and highest <= self._limit:
             current = next(iter(gains))
             gain = gains.pop(current)
             count = self._least.get(current, 0) + gain

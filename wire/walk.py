@@ -104,7 +104,7 @@ class Walk:
         self._found: list[Entry] = []
         self._asked: set[Cid] = set()
         self._nodes = NodeCache()
-        self._census = Census()
+        self._census = Census(self._limits.entries)
         self._advance()
 
     @property
