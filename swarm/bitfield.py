@@ -24,11 +24,11 @@ def frames_of(bits: bitarray) -> Iterator[Bitfield]:
     """Yield the frames that tell a bitfield; the last has `more` unset."""
     total = len(bits)
     count = bits.count()
-    if count == total:
-        yield Bitfield(BitfieldKind.ALL)
-        return
     if count == 0:
         yield Bitfield(BitfieldKind.NONE)
+        return
+    if count == total:
+        yield Bitfield(BitfieldKind.ALL)
         return
     chunks = [
         number

@@ -1,0 +1,343 @@
+"""The swarm of one content, seen from here: the links of its peers, what we hold, our fetch.
+
+Serving reads from any copy that holds a piece. A fetch, if one runs, plugs in as `fetch` and is
+told of what its peers say and send.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+from bitarray import bitarray
+from bitarray.util import zeros
+
+from ...storage.errors import StorageError
+from ...storage.model import PIECES_PER_BLOCK, Copy, MissingNodes, PieceTable
+from ...storage.reader import CopyReader
+from ...wire.errors import ContentRefused, PeerFault
+from ...wire.ids import Cid, PeerId
+from ...wire.swarm import IndexNode, Piece, Range, RejectReason
+from ..net.stream import FileRange
+from .link import Link
+
+if TYPE_CHECKING:
+    from .transfers import Transfers
+
+SEND_AHEAD = 3 << 20
+"""Bytes of pieces queued on a stream; the rest of a request can still be cancelled."""
+
+MAX_TABLES = 128
+"""Piece tables kept for serving, of 48 KiB each, for each content that is being served."""
+
+NODES_AHEAD = 512 * 1024
+"""Bytes of index nodes queued on a stream."""
+
+
+class Fetching(Protocol):
+    """What a fetch is told; see `fetch.py`."""
+
+    done: trio.Event
+
+    def joined(self, link: Link) -> None: ...  # noqa: D102
+    def told(self, link: Link) -> None: ...  # noqa: D102
+    def left(self, link: Link) -> None: ...  # noqa: D102
+    def have(self, link: Link, ranges: Sequence[Range], held: bool) -> None: ...  # noqa: D102
+    def rejected(self, link: Link, request_id: int) -> None: ...  # noqa: D102
+    def choked(self, link: Link, choked: bool) -> None: ...  # noqa: D102
+    def piece_begins(self, link: Link, piece: Piece) -> memoryview: ...  # noqa: D102
+    def piece_bytes(self, link: Link, count: int) -> None: ...  # noqa: D102
+    def piece_ends(self, link: Link, piece: Piece) -> None: ...  # noqa: D102
+    def node_came(self, link: Link, cid: Cid, block: bytes | None) -> None: ...  # noqa: D102
+    def pass_done(self, link: Link) -> None: ...  # noqa: D102
+
+
+@dataclass(slots=True)
+class Holding:
+    """One copy to serve from."""
+
+    copy: Copy
+    bits: bitarray
+    reader: CopyReader
+
+
+class ContentSwarm:
+    """See the top of the file."""
+
+    def __init__(self, transfers: Transfers, cid: Cid) -> None:
+        self.transfers = transfers
+        self.cid = cid
+        self.pieces: int | None = None
+        self.links: dict[PeerId, Link] = {}
+        self.fetch: Fetching | None = None
+        self.holdings: dict[int, Holding] = {}
+        """Copies by id, with the pieces that each holds."""
+        self._tables: OrderedDict[int, PieceTable] = OrderedDict()
+        self._loading = trio.Lock()
+        self.loaded = False
+
+    # What we hold
+
+    async def load(self) -> None:
+        """Read from the store what we hold."""
+        async with self._loading:
+            if not self.loaded:
+                await self.reload()
+
+    async def reload(self) -> None:
+        """Read again what we hold: a copy was added, finished or removed."""
+        store = self.transfers.store
+
+        def read() -> tuple[int | None, list[Holding]]:
+            content = store.content(self.cid)
+            if content is None or content.pieces is None:
+                return None, []
+            found = []
+            for copy in store.copies(self.cid):
+                if not copy.recheck:
+                    found.append(Holding(copy, store.bits(copy.id), CopyReader(store, copy.id)))
+            return content.pieces, found
+
+        before = self.held_bits() if self.pieces is not None else None
+        self.pieces, holdings = await self.transfers.blocking(read)
+        self.holdings = {holding.copy.id: holding for holding in holdings}
+        self.loaded = True
+        if before is not None and self.pieces == len(before):
+            now = self.held_bits()
+            self._tell_changes(now & ~before, True)
+            self._tell_changes(before & ~now, False)
+        elif self.pieces is not None:
+            # Peers were told that we hold nothing before the number of pieces was known.
+            self._tell_changes(self.held_bits(), True)
+
+    def held_bits(self) -> bitarray:
+        """Return which pieces any copy of ours holds."""
+        total = zeros(self.pieces or 0)
+        for holding in self.holdings.values():
+            total |= holding.bits
+        return total
+
+    def committed(self, copy_id: int, pieces: Sequence[int]) -> None:
+        """Take note that a copy holds these pieces durably now, and tell peers."""
+        holding = self.holdings.get(copy_id)
+        if holding is None:
+            return
+        for piece in pieces:
+            holding.bits[piece] = 1
+        self._tell(ranges_of(sorted(pieces)), True)
+
+    def _tell_changes(self, changed: bitarray, held: bool) -> None:
+        self._tell(list(runs_of(changed)), held)
+
+    def _tell(self, ranges: Sequence[Range], held: bool) -> None:
+        if ranges:
+            for link in self.links.values():
+                link.tell_have(ranges, held)
+
+    async def _changed(self, copy_id: int, ordinal: int) -> None:
+        """A file that we served is not what it was: withdraw its pieces."""
+        holding = self.holdings.get(copy_id)
+        if holding is None:
+            return
+        path = holding.copy.path
+        first, count = await self.transfers.blocking(holding.reader.mark_changed, ordinal)
+        before = self.held_bits()
+        holding.bits[first : first + count] = 0
+        gone = before & ~self.held_bits()
+        self._tell_changes(gone, False)
+        self.transfers.notice(
+            f"a file of {path} was changed or removed since it was shared: its pieces are no "
+            "longer served; share it again"
+        )
+
+    # Links
+
+    def joined(self, link: Link) -> None:
+        """Take a link whose greeting is over; of two with one peer, one stays."""
+        other = self.links.get(link.peer)
+        if other is not None and not other.closed.is_set():
+            own = self.transfers.host.peer_id
+            preferred = "out" if own < link.peer else "in"
+            both_ways = other.stream.direction != link.stream.direction
+            if both_ways and other.stream.direction == preferred:
+                link.greeted = True
+                self.transfers.close_link(link)
+                return
+            self.links.pop(link.peer)
+            self._detach(other)
+            self.transfers.close_link(other)
+        self.links[link.peer] = link
+        link.tell_bits()
+        if self.fetch is not None:
+            self.fetch.joined(link)
+        self.transfers.serve_link(self, link)
+
+    def left(self, link: Link) -> None:
+        """Forget a link that has ended."""
+        if self.links.get(link.peer) is link:
+            del self.links[link.peer]
+        self._detach(link)
+
+    def _detach(self, link: Link) -> None:
+        if self.fetch is not None:
+            self.fetch.left(link)
+
+    # What links tell
+
+    def peer_told(self, link: Link) -> None:
+        """The peer's whole bitfield has come."""
+        if self.fetch is not None:
+            self.fetch.told(link)
+
+    def peer_have(self, link: Link, ranges: Sequence[Range], *, held: bool) -> None:
+        """The peer holds more, or less."""
+        if self.fetch is not None:
+            self.fetch.have(link, ranges, held)
+        else:
+            link.source.bits.change(ranges, held)
+
+    def peer_rejected(self, link: Link, request_id: int) -> None:
+        """The peer will not answer a request."""
+        if self.fetch is not None:
+            self.fetch.rejected(link, request_id)
+
+    def peer_choked(self, link: Link, choked: bool) -> None:
+        """The peer answers no requests for now, or does again."""
+        if self.fetch is not None:
+            self.fetch.choked(link, choked)
+
+    def piece_begins(self, link: Link, piece: Piece) -> memoryview:
+        """Return the buffer for a piece; PeerFault if nobody asked for it."""
+        if self.fetch is not None:
+            return self.fetch.piece_begins(link, piece)
+        if not link.may_come(piece.id, piece.index):
+            raise PeerFault("swarm-unasked", f"piece {piece.index}")
+        return self.transfers.pool.scratch(piece.length)
+
+    def piece_bytes(self, link: Link, count: int) -> None:
+        """Count bytes."""
+        if self.fetch is not None:
+            self.fetch.piece_bytes(link, count)
+
+    def piece_ends(self, link: Link, piece: Piece) -> None:
+        """Take a piece."""
+        if self.fetch is not None:
+            self.fetch.piece_ends(link, piece)
+
+    def node_came(self, link: Link, body: IndexNode, block: bytes) -> None:
+        """Take an index node."""
+        if self.fetch is not None:
+            self.fetch.node_came(link, body.cid, None if body.missing else block)
+
+    def pass_done(self, link: Link) -> None:
+        """The receive pass is over."""
+        if self.fetch is not None:
+            self.fetch.pass_done(link)
+
+    # Serving
+
+    async def serve(self, link: Link) -> None:
+        """Answer a link's requests until it ends."""
+        while not link.closed.is_set():
+            link.work = trio.Event()
+            if link.index_waiting:
+                await self._serve_nodes(link)
+            elif link.upload is not None and (next_one := link.upload.peek()) is not None:
+                if link.stream.queued > SEND_AHEAD:
+                    await link.stream.wait_drained(SEND_AHEAD - (1 << 20))
+                    continue
+                await self._serve_piece(link, *next_one)
+            else:
+                await link.work.wait()
+
+    async def _serve_nodes(self, link: Link) -> None:
+        cid = link.index_waiting.popleft()
+        block = await self.transfers.blocking(self.transfers.store.node, cid)
+        link.send_node(cid, block)
+        await link.stream.wait_drained(NODES_AHEAD)
+
+    async def _serve_piece(self, link: Link, request_id: int, piece: int) -> None:
+        """Queue one piece, or reject the rest of its request."""
+        assert link.upload is not None
+        part: FileRange | None = None
+        holding = next((h for h in self.holdings.values() if h.bits[piece]), None)
+        if holding is not None:
+            part = await self._file_range(holding, piece)
+        if link.upload.peek() != (request_id, piece):
+            return  # cancelled meanwhile
+        if part is None:
+            link.send(link.upload.refuse(RejectReason.NOT_HELD))
+            return
+        link.upload.take()
+        link.send_piece(request_id, piece, part)
+
+    async def _file_range(self, holding: Holding, piece: int) -> FileRange | None:
+        """Return where the piece lies in a copy; None if it is not there any more."""
+        table = await self.table(piece // PIECES_PER_BLOCK)
+        if table is None:
+            return None
+        at = piece - table.first
+        ordinal = table.files[at]
+        store, copy_id = self.transfers.store, holding.copy.id
+        opened = store.open_files.get(copy_id, ordinal)
+        if opened is None:
+            try:
+                opened = await self.transfers.blocking(holding.reader.file, ordinal)
+            except (StorageError, KeyError):
+                await self._changed(copy_id, ordinal)
+                return None
+        file, unchanged = opened
+        if not unchanged():
+            await self._changed(copy_id, ordinal)
+            return None
+
+        def failed(why: str) -> None:
+            self.transfers.later(self._changed, copy_id, ordinal)
+
+        return FileRange(file, table.offsets[at], table.lengths[at], unchanged, failed)
+
+    async def table(self, block: int) -> PieceTable | None:
+        """Return a piece table, from the cache or the store; None if nodes of it are missing."""
+        table = self._tables.get(block)
+        if table is not None:
+            return table
+        try:
+            found = await self.transfers.blocking(self.transfers.store.piece_table, self.cid, block)
+        except (ContentRefused, KeyError):
+            return None
+        if isinstance(found, MissingNodes):
+            return None
+        self._tables[block] = found
+        while len(self._tables) > MAX_TABLES:
+            self._tables.popitem(last=False)
+        return found
+
+    def forget_tables(self) -> None:
+        """Drop the cache: the content has become known better (a raw root's size)."""
+        self._tables.clear()
+
+
+def ranges_of(pieces: Sequence[int]) -> list[Range]:
+    """Return ascending piece numbers as ranges."""
+    ranges: list[Range] = []
+    for piece in pieces:
+        if ranges and ranges[-1][0] + ranges[-1][1] == piece:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
+        else:
+            ranges.append((piece, 1))
+    return ranges
+
+
+def runs_of(bits: bitarray) -> list[Range]:
+    """Return the runs of set bits."""
+    ranges: list[Range] = []
+    at = bits.find(1)
+    while at >= 0:
+        end = bits.find(0, at)
+        end = len(bits) if end < 0 else end
+        ranges.append((at, end - at))
+        at = bits.find(1, end) if end < len(bits) else -1
+    return ranges

@@ -1,0 +1,527 @@
+"""A fetch: one copy of one content coming in, from the index to the finished file.
+
+It drives the engine (`swarm/download.py`): tells it what peers hold and send, sends what it asks
+for, verifies every piece before it is written, and says at any time how far it is and what it waits
+for. Where the pieces go is `saver.py`; where peers come from is `seeking.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+from bitarray import bitarray
+
+from ...storage.errors import DiskFull, StorageError
+from ...storage.finish import Links
+from ...storage.model import UNKNOWN_LENGTH, Copy, Finished, PieceTable
+from ...storage.writer import CopyWriter
+from ...swarm.download import Download
+from ...wire.errors import ContentRefused, PeerFault
+from ...wire.ids import Cid, PeerId
+from ...wire.swarm import MAX_PIECE, Piece, Range, Request
+from .blocks import BlockFeeder
+from .content import ContentSwarm
+from .indexing import NodeFetcher, fetch_index
+from .link import Link
+from .saver import Arrived, Place, Saver, digest_of
+from .waiting import Rate, Reason
+
+if TYPE_CHECKING:
+    from .transfers import Transfers
+
+TICK_SECONDS = 0.25
+"""How often late requests and idle peers are looked for."""
+
+FULL_SECONDS = 5.0
+"""How often a fetch that waits for room on the disk tries again."""
+
+BAN_SECONDS = 24 * 3600.0
+"""How long nothing of a content is taken from a peer that sent a wrong piece of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a fetch is."""
+
+    done_bytes: int
+    total_bytes: int | None
+    pieces_done: int
+    pieces: int | None
+    rate: float
+    peers: int
+    waiting: Reason | None
+    sources: tuple[tuple[str, int, int], ...]
+    """(peer id, verified bytes, verified pieces), the largest first."""
+    wasted: int
+    banned: tuple[str, ...]
+
+
+class Fetch:
+    """See the top of the file; `run` it until `done`."""
+
+    def __init__(
+        self, transfers: Transfers, swarm: ContentSwarm, copy: Copy, links: Links = "inside"
+    ) -> None:
+        self.transfers = transfers
+        self.swarm = swarm
+        self.copy = copy
+        self.cid: Cid = copy.cid
+        self.links_option: Links = links
+        self.done = trio.Event()
+        self.finished: Finished | None = None
+        self.failure: Exception | None = None
+        """Why it ended without the content (an error that the user is told)."""
+        self.answered = False
+        """Some provider has proved that it knows the content."""
+        self.progress_at = trio.current_time()
+        """When a byte was last verified."""
+        self.banned: set[PeerId] = set()
+        self.disk_full: str | None = None
+        self.last_bad: str | None = None
+        self.engine: Download | None = None
+        self.feeder: BlockFeeder | None = None
+        self.total_bytes: int | None = None
+        self.done_bytes = 0
+        self.wasted = 0
+        self.nodes = NodeFetcher(lambda: [x for x in self.swarm.links.values() if x.greeted])
+        self._saver: Saver | None = None
+        self._sources: dict[str, Counter[str]] = {}
+        self._rate = Rate()
+        self._buffers: dict[tuple[Link, int], memoryview] = {}
+        self._unwanted: set[tuple[Link, int]] = set()
+        self._reserved: dict[tuple[Link, int], int] = {}
+        self._inline = transfers.cores <= 2
+        self._saved_some = trio.Event()
+
+    # Life
+
+    async def run(self) -> None:
+        """Fetch until the copy is complete or cannot be; sets `done`."""
+        try:
+            await self._run()
+        except (ContentRefused, StorageError) as error:
+            self.failure = error
+        finally:
+            self.swarm.fetch = None
+            for view in self._buffers.values():
+                self.transfers.pool.give(view)
+            self.transfers.pool.reserved -= sum(self._reserved.values())
+            self._buffers.clear()
+            self._reserved.clear()
+            self.done.set()
+
+    async def _run(self) -> None:
+        store, blocking = self.transfers.store, self.transfers.blocking
+        now = self.transfers.environment.clock.now()
+        bans = await blocking(store.peers.bans, now, self.cid)
+        self.banned = {PeerId(ban.peer) for ban in bans}
+        self.swarm.fetch = self
+        content = await blocking(store.content, self.cid)
+        if content is None or not content.index_complete:
+            await fetch_index(self.transfers, self.cid, self.nodes)
+            content = await blocking(store.content, self.cid)
+        assert content is not None
+        assert content.pieces is not None
+        writer = await blocking(CopyWriter, store, self.copy.id)
+        try:
+            await blocking(writer.prepare)
+            await blocking(writer.check_room)
+            self.total_bytes = content.size
+            bits = await blocking(store.bits, self.copy.id)
+            await self.swarm.reload()
+            await self._pieces(writer, content.pieces, bits)
+            await self._finish(writer)
+        finally:
+            writer.close()
+
+    async def _pieces(self, writer: CopyWriter, pieces: int, bits: bitarray) -> None:
+        """Get all pieces, and see them claimed."""
+        size = (self.total_bytes or MAX_PIECE) // max(1, pieces)
+        random = self.transfers.environment.random.stream(f"picker {self.cid} {self.copy.id}")
+        self.engine = Download(pieces, bits, random, piece_size=size)
+        self.feeder = BlockFeeder(self)
+        self.done_bytes = await self.transfers.blocking(self._held_bytes, bits)
+        self._saver = Saver(
+            self.transfers,
+            writer,
+            self.copy.id,
+            saved=self._saved,
+            right=self._right_later,
+            wrong=self._wrong_later,
+            lost=self._lost,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._saver.run)
+            nursery.start_soon(self.feeder.run)
+            for link in list(self.swarm.links.values()):
+                self._join(link)
+            while not self.engine.over or self._saver.pending:
+                self._tick()
+                if self._saver.failure is not None:
+                    raise self._saver.failure
+                self._saved_some = trio.Event()
+                with trio.move_on_after(TICK_SECONDS):
+                    await self._saved_some.wait()
+                if self.engine.over:
+                    await self._saver.flush()
+            nursery.cancel_scope.cancel()
+
+    def _held_bytes(self, bits: bitarray) -> int:
+        """Count the bytes of held pieces (in a worker thread)."""
+        store = self.transfers.store
+        held = 0
+        first = 0
+        while entries := store.entries(self.cid, first, 1024):
+            for entry in entries:
+                if entry.pieces and entry.size > 0:
+                    last = entry.first_piece + entry.pieces - 1
+                    count = bits.count(1, entry.first_piece, last + 1)
+                    held += count * MAX_PIECE
+                    if bits[last]:
+                        held += entry.size - entry.pieces * MAX_PIECE
+            first = entries[-1].ordinal + 1
+        return held
+
+    async def _finish(self, writer: CopyWriter) -> None:
+        while True:
+            try:
+                self.finished = await self.transfers.blocking_io(writer.finish, self.links_option)
+                break
+            except DiskFull as error:
+                self.disk_full = str(error)
+                await trio.sleep(FULL_SECONDS)
+        self.disk_full = None
+        await self.swarm.reload()
+
+    # Peers
+
+    def joined(self, link: Link) -> None:
+        """A peer has proved that it knows the content."""
+        self.answered = True
+        if link.peer in self.banned:
+            link.reset("banned")
+            return
+        link.connection.fetching += 1
+        self.nodes.changed.set()
+
+    def told(self, link: Link) -> None:
+        """A peer's whole bitfield is here."""
+        if self.engine is not None:
+            self._join(link)
+
+    def _join(self, link: Link) -> None:
+        assert self.engine is not None
+        if link.source.bits.told and link.source not in self.engine.sources:
+            try:
+                self.engine.join(link.source)
+            except PeerFault as fault:
+                self.transfers.blame(link, self.cid, fault)
+                return
+            self._ask(link)
+
+    def left(self, link: Link) -> None:
+        """A peer is gone; what it was asked for goes to others."""
+        self.nodes.left(link)
+        link.connection.fetching = max(0, link.connection.fetching - 1)
+        if self.engine is not None:
+            self.engine.leave(link.source)
+        for key in [key for key in self._buffers if key[0] is link]:
+            self.transfers.pool.give(self._buffers.pop(key))
+        for key in [key for key in self._reserved if key[0] is link]:
+            self.transfers.pool.reserved -= self._reserved.pop(key)
+        self._unwanted = {key for key in self._unwanted if key[0] is not link}
+        self._saved_some.set()
+
+    def have(self, link: Link, ranges: Sequence[Range], held: bool) -> None:
+        """A peer holds more, or less."""
+        if self.engine is None or not link.source.bits.told:
+            link.source.bits.change(ranges, held)
+        elif held:
+            self.engine.have(link.source, ranges)
+        else:
+            self.engine.not_have(link.source, ranges)
+
+    def rejected(self, link: Link, request_id: int) -> None:
+        """A peer will not answer the rest of a request."""
+        if self.engine is not None:
+            self.engine.rejected(link.source, request_id, trio.current_time())
+            self._unreserve(link, request_id)
+
+    def choked(self, link: Link, choked: bool) -> None:
+        """A peer answers no requests for now, or does again."""
+        link.choking = choked
+        if self.engine is not None:
+            self.engine.choke(link.source, choked)
+            if choked:
+                for key in [key for key in self._reserved if key[0] is link]:
+                    self.transfers.pool.reserved -= self._reserved.pop(key)
+            else:
+                self._ask(link)
+
+    def node_came(self, link: Link, cid: Cid, block: bytes | None) -> None:
+        """An index node."""
+        self.nodes.came(link, cid, block)
+
+    # Asking
+
+    def pass_done(self, link: Link) -> None:
+        """All of a receive pass was taken: ask for more."""
+        self._ask(link)
+
+    def _ask(self, link: Link) -> None:
+        engine = self.engine
+        if engine is None or self.disk_full is not None:
+            return
+        now = trio.current_time()
+        for ask in engine.asks(link.source, now, self._fits):
+            self._reserve(link, ask.id, ask.first, ask.count)
+            link.request(Request(ask.id, ask.first, ask.count))
+
+    def _fits(self, first: int, count: int) -> int:
+        """Return how many pieces of a run there are buffers for."""
+        assert self.feeder is not None
+        room = self.transfers.pool.room
+        for number in range(count):
+            room -= self.feeder.length(first + number)
+            if room < 0:
+                return number
+        return count
+
+    def _reserve(self, link: Link, request_id: int, first: int, count: int) -> None:
+        assert self.feeder is not None
+        size = sum(self.feeder.length(piece) for piece in range(first, first + count))
+        self._reserved[link, request_id] = size
+        self.transfers.pool.reserved += size
+
+    def _unreserve(self, link: Link, request_id: int, count: int | None = None) -> None:
+        """Give back what a request will not bring any more (None: all that is left of it)."""
+        left = self._reserved.get((link, request_id), 0)
+        gone = left if count is None else min(count, left)
+        self.transfers.pool.reserved -= gone
+        if gone == left:
+            self._reserved.pop((link, request_id), None)
+        else:
+            self._reserved[link, request_id] = left - gone
+
+    def _tick(self) -> None:
+        """Look after late requests and idle peers."""
+        assert self.engine is not None
+        by_source = {link.source: link for link in self.swarm.links.values()}
+        for drop in self.engine.late(trio.current_time()):
+            link = by_source.get(drop.source)
+            if link is not None:
+                self._drop(link, drop.id)
+        for link in list(self.swarm.links.values()):
+            if link.source.bits.told and link.source not in self.engine.sources:
+                self._join(link)
+            self._ask(link)
+
+    def _drop(self, link: Link, request_id: int) -> None:
+        self._unreserve(link, request_id)
+        link.drop(request_id)
+
+    # Receiving
+
+    def piece_begins(self, link: Link, piece: Piece) -> memoryview:
+        """Return the buffer for a piece.
+
+        Raises:
+            PeerFault: It was not asked for, or has another length.
+        """
+        engine, feeder = self.engine, self.feeder
+        key = (link, piece.index)
+        if engine is None or feeder is None:
+            raise PeerFault("swarm-unasked", f"piece {piece.index}")
+        expected = engine.expects(link.source, piece.id, piece.index)
+        if not link.may_come(piece.id, piece.index):
+            raise PeerFault("swarm-unasked", f"piece {piece.index}")
+        length = feeder.known_length(piece.index)
+        if length is not None and length not in (UNKNOWN_LENGTH, piece.length):
+            raise PeerFault("swarm-piece-length", f"{piece.length} instead of {length}")
+        if expected:
+            self._unreserve(link, piece.id, piece.length)
+        elif length is None or engine.held[piece.index] or self.transfers.pool.room < piece.length:
+            self._unwanted.add(key)
+            return self.transfers.pool.scratch(piece.length)
+        view = self.transfers.pool.take(piece.length)
+        self._buffers[key] = view
+        return view
+
+    def piece_bytes(self, link: Link, count: int) -> None:
+        """Count bytes of a piece."""
+        if self.engine is not None:
+            self.engine.bytes_came(link.source, count, trio.current_time())
+
+    def piece_ends(self, link: Link, piece: Piece) -> None:
+        """Verify a whole piece and hand it on to be written."""
+        engine, feeder = self.engine, self.feeder
+        key = (link, piece.index)
+        if key in self._unwanted:
+            self._unwanted.discard(key)
+            self.wasted += piece.length
+            return
+        view = self._buffers.pop(key, None)
+        if engine is None or feeder is None or view is None:
+            return
+        found = feeder.find(piece.index)
+        if found is None or engine.held[piece.index]:
+            self.wasted += piece.length
+            self.transfers.pool.give(view)
+            engine.arrived(link.source, piece.id, piece.index, trio.current_time())
+            return
+        table, at = found
+        digest, code = table.digest(piece.index), table.hash_codes[at]
+        for drop in engine.arrived(link.source, piece.id, piece.index, trio.current_time()):
+            other = next((x for x in self.swarm.links.values() if x.source is drop.source), None)
+            if other is not None:
+                self._drop(other, drop.id)
+        if self._inline:
+            if digest_of(view, code) != digest:
+                self.transfers.pool.give(view)
+                self._wrong(link, piece.index, piece.length)
+                raise PeerFault("swarm-piece-hash", f"piece {piece.index}")
+            self._good(link, piece.index, piece.length)
+        places = feeder.places(piece.index)
+        assert self._saver is not None
+        self._saver.put(Arrived(places, view, link, None if self._inline else digest, code))
+
+    def _good(self, link: Link | None, piece: int, length: int) -> None:
+        assert self.engine is not None
+        self.engine.verified(piece)
+        self.done_bytes += length
+        self.progress_at = trio.current_time()
+        self._rate.add(length, self.progress_at)
+        if link is not None:
+            counts = self._sources.setdefault(str(link.peer), Counter())
+            counts["bytes"] += length
+            counts["pieces"] += 1
+
+    def _wrong(self, link: Link, piece: int, length: int) -> None:
+        """A piece was wrong: its sender gives us nothing of this content for a day."""
+        assert self.engine is not None
+        self.engine.failed(piece)
+        self.wasted += length
+        self.last_bad = str(link.peer)
+        self.banned.add(link.peer)
+        self.transfers.ban(link.peer, self.cid, BAN_SECONDS, f"piece {piece} was wrong")
+
+    def _right_later(self, arrived: Arrived) -> None:
+        """The writer found a piece right."""
+        self._good(arrived.link, arrived.places[0].piece, len(arrived.data))
+
+    def _wrong_later(self, arrived: Arrived) -> None:
+        """The writer found a piece wrong."""
+        if arrived.link is not None:
+            self._wrong(arrived.link, arrived.places[0].piece, len(arrived.data))
+            self.transfers.blame(arrived.link, self.cid, PeerFault("swarm-piece-hash"))
+
+    def copied(self, places: tuple[Place, ...], data: memoryview, code: int) -> None:
+        """Take a verified piece that another copy of ours gave."""
+        assert self._saver is not None
+        assert self.engine is not None
+        if not self.engine.held[places[0].piece]:
+            self._good(None, places[0].piece, len(data))
+            self._saver.put(Arrived(places, data, None, None, code))
+
+    async def wait_saved(self, count: int) -> None:
+        """Wait until at most `count` pieces wait to be written."""
+        assert self._saver is not None
+        await self._saver.wait_below(count)
+
+    def claim_empty(self, pieces: Sequence[int]) -> None:
+        """Claim pieces of length 0."""
+        assert self._saver is not None
+        assert self.engine is not None
+        for piece in pieces:
+            self.engine.verified(piece)
+        self._saver.claim(pieces)
+
+    def _saved(self, pieces: Sequence[int]) -> None:
+        """Pieces are claimed durably: others may have them."""
+        assert self.engine is not None
+        self.disk_full = None
+        for piece in pieces:
+            if not self.engine.held[piece]:  # a repeated block: written with its first occurrence
+                self.engine.verified(piece)
+                assert self.feeder is not None
+                self.done_bytes += self.feeder.known_length(piece) or 0
+        self.swarm.committed(self.copy.id, pieces)
+        self._saved_some.set()
+        if self.total_bytes is None and pieces:
+            self.transfers.later(self._learn_size)
+
+    async def _learn_size(self) -> None:
+        """A raw root has arrived: now its length is known."""
+        size = self.done_bytes
+        await self.transfers.blocking(self.transfers.store.learn_size, self.cid, size)
+        self.total_bytes = size
+        self.swarm.forget_tables()
+
+    def _lost(self, pieces: Sequence[int], error: DiskFull) -> None:
+        """Pieces could not be written: they are wanted again when there is room."""
+        assert self.engine is not None
+        assert self.feeder is not None
+        for piece in pieces:
+            if self.engine.held[piece]:
+                self.done_bytes -= self.feeder.known_length(piece) or 0
+            self.engine.failed(piece)
+        if self.disk_full is None:
+            self.transfers.later(self._try_again)
+        self.disk_full = str(error)
+
+    async def _try_again(self) -> None:
+        await trio.sleep(FULL_SECONDS)
+        self.disk_full = None
+
+    # Facts
+
+    def block_done(self, table: PieceTable) -> bool:
+        """Return whether every piece of a block is there."""
+        assert self.engine is not None
+        return self.engine.held.count(1, table.first, table.first + table.count) == table.count
+
+    def snapshot(self) -> Snapshot:
+        """Return how far it is."""
+        engine = self.engine
+        rate = self._rate.value(trio.current_time())
+        links = [link for link in self.swarm.links.values() if link.greeted]
+        sources = sorted(
+            ((name, counts["bytes"], counts["pieces"]) for name, counts in self._sources.items()),
+            key=lambda item: -item[1],
+        )
+        return Snapshot(
+            done_bytes=self.done_bytes,
+            total_bytes=self.total_bytes,
+            pieces_done=engine.pieces - engine.left if engine is not None else 0,
+            pieces=engine.pieces if engine is not None else None,
+            rate=rate,
+            peers=len(links),
+            waiting=self._reason(links, rate),
+            sources=tuple(sources),
+            wasted=self.wasted,
+            banned=tuple(str(peer) for peer in self.banned),
+        )
+
+    def _reason(self, links: Sequence[Link], rate: float) -> Reason | None:
+        """Say why nothing flows; None while it flows."""
+        if self.disk_full is not None:
+            return Reason("disk full", self.disk_full)
+        if self.engine is not None and self.engine.over:
+            return Reason("syncing", "all pieces are here; writing them safely to disk")
+        if not links:
+            return self.transfers.why_no_peers(self)
+        if self.engine is None:
+            return Reason("index", "fetching the list of files")
+        if rate > 0:
+            return None
+        if all(link.choking for link in links):
+            return Reason("choked", f"all {len(links)} peers are busy with others")
+        if not any(source.runs for source in self.engine.sources):
+            return Reason("no holder", "no connected peer has the missing pieces yet")
+        if self.last_bad is not None:
+            return Reason("hash mismatch", f"{self.last_bad} sent wrong bytes and is not used")
+        return Reason("waiting", "waiting for the first piece")

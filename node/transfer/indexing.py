@@ -1,0 +1,171 @@
+"""Fetching a content's index: directory nodes, links and the roots of files, node by node.
+
+Every block is checked against its CID by the walk before it is kept. Nodes that are stored already
+are not asked for again, so an interrupted walk goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import trio
+
+from ...wire.errors import PeerFault
+from ...wire.ids import Cid
+from ...wire.swarm import IndexRequest
+from ...wire.walk import Walk, WalkLimits
+
+if TYPE_CHECKING:
+    from .link import Link
+    from .transfers import Transfers
+
+ASK_AT_ONCE = 64
+"""Index nodes asked of one peer at a time."""
+
+NODE_SECONDS = 5.0
+"""After which a node is asked of another peer."""
+
+
+class NodeFetcher:
+    """Asks peers for index nodes and hands out the blocks, unverified."""
+
+    def __init__(self, links: Callable[[], Iterable[Link]]) -> None:
+        self._links = links
+        self._asked: dict[Cid, tuple[Link, float]] = {}
+        self._open: dict[Link, set[Cid]] = {}
+        self._missing: dict[Link, set[Cid]] = {}
+        self._arrived: OrderedDict[Cid, tuple[Link, bytes]] = OrderedDict()
+        self.changed = trio.Event()
+        self.received = 0
+        """Bytes of index nodes received."""
+
+    def came(self, link: Link, cid: Cid, block: bytes | None) -> None:
+        """Take a node, or word that the peer does not have it.
+
+        Raises:
+            PeerFault: It was not asked for.
+        """
+        waiting = self._open.get(link, set())
+        if cid not in waiting:
+            raise PeerFault("swarm-unasked", f"node {cid}")
+        waiting.discard(cid)
+        asked = self._asked.get(cid)
+        if asked is not None and (asked[0] is link or block is not None):
+            del self._asked[cid]
+        if block is None:
+            self._missing.setdefault(link, set()).add(cid)
+        elif asked is not None:  # else it came from another peer meanwhile
+            self.received += len(block)
+            self._arrived[cid] = (link, block)
+        self.changed.set()
+
+    def left(self, link: Link) -> None:
+        """Forget a peer: what was asked of it goes to others."""
+        self._missing.pop(link, None)
+        self._open.pop(link, None)
+        for cid in [c for c, (who, _) in self._asked.items() if who is link]:
+            del self._asked[cid]
+        self.changed.set()
+
+    def forget_missing(self) -> None:
+        """Ask peers again for what they did not have: they may have it by now."""
+        self._missing.clear()
+
+    def ask(self, cids: Iterable[Cid], now: float) -> None:
+        """Ask for nodes that are not asked for yet, or for too long."""
+        links = [link for link in self._links() if not link.choking]
+        if not links:
+            return
+        load = {link: sum(who is link for who, _ in self._asked.values()) for link in links}
+        requests: dict[Link, list[Cid]] = {}
+        for cid in cids:
+            asked = self._asked.get(cid)
+            if cid in self._arrived or (asked is not None and now - asked[1] < NODE_SECONDS):
+                continue
+            late = asked[0] if asked is not None else None
+            able = [
+                link
+                for link in links
+                if load[link] < ASK_AT_ONCE
+                and link is not late
+                and cid not in self._missing.get(link, ())
+            ]
+            if not able:
+                continue
+            link = min(able, key=load.__getitem__)
+            load[link] += 1
+            self._asked[cid] = (link, now)
+            self._open.setdefault(link, set()).add(cid)
+            requests.setdefault(link, []).append(cid)
+        for link, wanted in requests.items():
+            link.send(IndexRequest(tuple(wanted)))
+
+    def take(self) -> list[tuple[Cid, Link, bytes]]:
+        """Return what has arrived since the last call."""
+        arrived = [(cid, link, block) for cid, (link, block) in self._arrived.items()]
+        self._arrived.clear()
+        return arrived
+
+
+async def fetch_index(transfers: Transfers, cid: Cid, nodes: NodeFetcher) -> None:
+    """Walk a content's index to its end, from the store and from peers, into the store.
+
+    Raises:
+        ContentRefused: The content is hostile or of another shape.
+    """
+    store = transfers.store
+    walk = Walk(cid, WalkLimits())
+    nodes.forget_missing()
+    while not walk.over:
+        await transfers.blocking(_feed_stored, transfers, walk, cid)
+        wanted = walk.wanted(ASK_AT_ONCE)
+        if not wanted:
+            continue
+        nodes.changed = trio.Event()
+        nodes.ask(wanted, trio.current_time())
+        with trio.move_on_after(1.0):
+            await nodes.changed.wait()
+        keep: list[tuple[Cid, bytes]] = []
+        for node_cid, link, block in nodes.take():
+            try:
+                walk.feed(node_cid, block)
+            except PeerFault as fault:
+                transfers.blame(link, cid, fault)
+                continue
+            keep.append((node_cid, block))
+        if keep:
+            await transfers.blocking(store.add_nodes, keep)
+            await transfers.blocking(_drain, transfers, walk, cid)
+    await transfers.blocking(_drain, transfers, walk, cid)
+    size = (
+        None if walk.total_pieces == 1 and await _is_raw_root(transfers, cid) else walk.total_size
+    )
+    await transfers.blocking(store.index_complete, cid, size, walk.total_pieces)
+
+
+async def _is_raw_root(transfers: Transfers, cid: Cid) -> bool:
+    entries = await transfers.blocking(transfers.store.entries, cid, 0, 1)
+    return bool(entries) and entries[0].size < 0
+
+
+def _feed_stored(transfers: Transfers, walk: Walk, cid: Cid) -> None:
+    """Feed the walk what the store holds, and store what it finds."""
+    store = transfers.store
+    while not walk.over:
+        fed = False
+        for wanted in walk.wanted(ASK_AT_ONCE):
+            block = store.node(wanted)
+            if block is not None:
+                walk.feed(wanted, block)
+                fed = True
+        _drain(transfers, walk, cid)
+        if not fed:
+            return
+
+
+def _drain(transfers: Transfers, walk: Walk, cid: Cid) -> None:
+    entries = walk.drain()
+    if entries:
+        transfers.store.add_entries(cid, entries)

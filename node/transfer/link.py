@@ -1,0 +1,259 @@
+"""One swarm stream with one peer for one content: both directions of it.
+
+The link is the receiver of its stream's frames, inside the receive pass. What it cannot answer at
+once (requests, index nodes) waits in bounded queues for its serving task.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import trio
+
+from ...swarm.bitfield import frames_of
+from ...swarm.download import Source
+from ...swarm.greeting import REFUSAL, check_answer, hello
+from ...swarm.upload import Upload
+from ...wire.errors import PeerFault
+from ...wire.ids import Cid
+from ...wire.swarm import (
+    Bitfield,
+    Body,
+    Cancel,
+    Choke,
+    Have,
+    Hello,
+    IndexNode,
+    IndexRequest,
+    NotHave,
+    Piece,
+    Range,
+    Reject,
+    Request,
+    Unchoke,
+    encode,
+)
+from ...wire.swarm_decoder import FrameDecoder
+from ..net.stream import FileRange, Stream
+
+if TYPE_CHECKING:
+    from .content import ContentSwarm
+
+WINDOW_BYTES = 16 << 20
+"""Receive window of a swarm stream on which we fetch (go's largest)."""
+
+MAX_INDEX_WAITING = 1024
+"""Index nodes that one peer may have asked for and not got."""
+
+MAX_REMEMBERED = 1024
+"""Requests remembered; pieces of cancelled ones may still be on their way."""
+
+MAX_RANGES = 1024
+"""Ranges in one Have of ours."""
+
+
+class Link:
+    """See the top of the file.
+
+    Attributes:
+        greeted: Both proofs hold.
+        refused: The peer does not know the content (or will not say so).
+        source: The peer as a place to fetch from.
+    """
+
+    def __init__(self, stream: Stream, swarm: ContentSwarm | None) -> None:
+        self.stream = stream
+        self.connection = stream.connection
+        self.peer = stream.connection.peer_id
+        self.swarm = swarm
+        self.source = Source(str(self.peer))
+        self.greeted = False
+        self.refused = False
+        self.ended_reason: str | None = None
+        self.closed = trio.Event()
+        self.first = trio.Event()
+        """Set when the peer's first frame, or the end, has come."""
+        self.theirs: Hello | None = None
+        self.upload: Upload | None = None
+        self.choking = False
+        self.work = trio.Event()
+        self.index_waiting: deque[Cid] = deque()
+        self._asked: OrderedDict[int, set[int]] = OrderedDict()
+        self.sent_bytes = 0
+        stream.install_sink(FrameDecoder(self))
+
+    # Sending
+
+    def send(self, body: Body) -> None:
+        """Queue a frame."""
+        self.stream.queue(encode(body))
+
+    def greet(self, root: Cid, pieces: int | None) -> None:
+        """Send our Hello."""
+        connection = self.connection
+        self.send(hello(root, connection.handshake_hash, connection.is_initiator, pieces))
+
+    def tell_bits(self) -> None:
+        """Send what we hold, once the greeting is over."""
+        assert self.swarm is not None
+        for frame in frames_of(self.swarm.held_bits()):
+            self.send(frame)
+
+    def tell_have(self, ranges: Iterable[Range], held: bool = True) -> None:
+        """Send a Have, or a NotHave."""
+        items = list(ranges)
+        for at in range(0, len(items), MAX_RANGES):
+            part = tuple(items[at : at + MAX_RANGES])
+            self.send(Have(part) if held else NotHave(part))
+
+    def request(self, request: Request) -> None:
+        """Ask for a run; from now on the window may grow."""
+        self.stream.grow_window(WINDOW_BYTES)
+        self._asked[request.id] = set(range(request.first, request.first + request.count))
+        while len(self._asked) > MAX_REMEMBERED:
+            self._asked.popitem(last=False)
+        self.send(request)
+
+    def drop(self, request_id: int) -> None:
+        """Cancel a request; what of it is on its way already is still legal."""
+        self.send(Cancel(request_id))
+
+    def may_come(self, request_id: int, piece: int) -> bool:
+        """Return whether a piece may come on this request: once, cancelled or not."""
+        asked = self._asked.get(request_id)
+        if asked is None or piece not in asked:
+            return False
+        asked.discard(piece)
+        if not asked:
+            del self._asked[request_id]
+        return True
+
+    def refuse(self) -> None:
+        """Answer as an unknown content is answered, and end."""
+        self.send(REFUSAL)
+
+    def send_piece(self, request_id: int, piece: int, part: FileRange) -> None:
+        """Queue a piece: its header, and its bytes from the file."""
+        header = encode(Piece(request_id, piece, part.length), part.length)
+        self.stream.queue(header)
+        self.stream.queue_file(part)
+        self.sent_bytes += part.length
+
+    def send_node(self, cid: Cid, block: bytes | None) -> None:
+        """Queue an index node, or word that it is missing."""
+        if block is None:
+            self.send(IndexNode(cid, missing=True))
+        else:
+            self.stream.queue(encode(IndexNode(cid), len(block)))
+            self.stream.queue(block)
+
+    def reset(self, reason: str) -> None:
+        """End the stream at once."""
+        self.stream.reset(reason)
+
+    # Receiver
+
+    def frame(self, body: Body) -> None:
+        """Take a frame without trailing bytes."""
+        if not self.greeted:
+            self._greeting(body)
+            return
+        swarm = self.swarm
+        assert swarm is not None
+        match body:
+            case Have():
+                swarm.peer_have(self, body.ranges, held=True)
+            case NotHave():
+                swarm.peer_have(self, body.ranges, held=False)
+            case Bitfield():
+                self.source.bits.take(body)
+                if self.source.bits.told:
+                    swarm.peer_told(self)
+            case Request():
+                self._requested(body)
+            case Cancel():
+                if self.upload is not None:
+                    self.upload.cancel(body)
+            case Reject():
+                swarm.peer_rejected(self, body.id)
+            case Choke() | Unchoke():
+                swarm.peer_choked(self, isinstance(body, Choke))
+            case IndexRequest():
+                if len(self.index_waiting) + len(body.cids) > MAX_INDEX_WAITING:
+                    raise PeerFault("swarm-index-flood")
+                self.index_waiting.extend(body.cids)
+                self.work.set()
+            case _:
+                raise PeerFault("swarm-unexpected", type(body).__name__)
+
+    def _greeting(self, body: Body) -> None:
+        match body:
+            case Hello() if self.theirs is None:
+                self.theirs = body
+                if self.stream.direction == "out":
+                    assert self.swarm is not None
+                    check_answer(
+                        body,
+                        self.swarm.cid,
+                        self.connection.handshake_hash,
+                        not self.connection.is_initiator,
+                    )
+                    self.greeted = True
+                    self.swarm.joined(self)
+                self.first.set()
+            case Reject() if self.stream.direction == "out" and self.theirs is None:
+                self.refused = True
+                self.first.set()
+            case _:
+                raise PeerFault("swarm-before-hello", type(body).__name__)
+
+    def _requested(self, request: Request) -> None:
+        assert self.swarm is not None
+        if self.upload is None:
+            pieces = self.swarm.pieces
+            if pieces is None:
+                raise PeerFault("swarm-request-range", "nothing is held")
+            self.upload = Upload(pieces)
+        rejected = self.upload.ask(request)
+        if rejected is not None:
+            self.send(rejected)
+        else:
+            self.work.set()
+
+    def piece_begins(self, piece: Piece) -> memoryview:
+        """Return where a piece's bytes go."""
+        if not self.greeted or self.swarm is None:
+            raise PeerFault("swarm-before-hello", "Piece")
+        return self.swarm.piece_begins(self, piece)
+
+    def piece_bytes(self, piece: Piece, count: int) -> None:
+        """Count bytes of a piece."""
+        assert self.swarm is not None
+        self.swarm.piece_bytes(self, count)
+
+    def piece_ends(self, piece: Piece) -> None:
+        """Take a whole piece."""
+        assert self.swarm is not None
+        self.swarm.piece_ends(self, piece)
+
+    def node(self, body: IndexNode, block: bytes) -> None:
+        """Take an index node."""
+        if not self.greeted or self.swarm is None:
+            raise PeerFault("swarm-before-hello", "IndexNode")
+        self.swarm.node_came(self, body, block)
+
+    def pass_done(self) -> None:
+        """Ask for more, now that all of the pass has been taken."""
+        if self.greeted and self.swarm is not None:
+            self.swarm.pass_done(self)
+
+    def ended(self, reason: str | None) -> None:
+        """Take note of the stream's end."""
+        self.ended_reason = reason or "the peer ended the stream"
+        self.first.set()
+        self.closed.set()
+        self.work.set()
+        if self.swarm is not None:
+            self.swarm.left(self)

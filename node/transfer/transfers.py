@@ -1,0 +1,284 @@
+"""All transfers of a node: one swarm for each content, serving whoever knows its hash.
+
+Inbound streams are greeted here: nothing is told before the proof of the hash holds, and a wrong
+proof is answered as an unknown content is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+
+import trio
+
+from ...storage.finish import Links
+from ...storage.model import Copy
+from ...storage.store import Store
+from ...swarm.greeting import proves
+from ...wire.errors import PeerFault
+from ...wire.ids import Cid, PeerId
+from ...wire.swarm import PROTOCOL
+from ..environment import Environment
+from ..link import PeerHint
+from ..net.connection import Connection
+from ..net.errors import ConnectionLost, NetError, StreamRefused
+from ..net.host import Host
+from ..net.stream import Stream
+from .content import ContentSwarm
+from .fetch import Fetch
+from .link import Link
+from .pool import Pool
+from .seeking import Seeker
+from .waiting import Reason
+
+if TYPE_CHECKING:
+    from ..find_walk import ProviderSearch
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+GREETING_SECONDS = 10.0
+"""Within which both proofs must be there."""
+
+MAX_SWARMS = 4096
+"""Contents with peers or a fetch at a time; idle ones are forgotten first."""
+
+MAX_INBOUND = 64
+"""Swarm streams that one connection may open."""
+
+IO_THREADS = 8
+"""Worker threads that read and write files."""
+
+
+class Transfers:
+    """See the top of the file.
+
+    Args:
+        environment: The five doors.
+        host: Connections.
+        store: What we hold.
+        find_providers: Begins a search in the DHT; None = there is no DHT.
+        reach: Connects to a named peer (an address, or a peer id that the DHT resolves).
+        notice: Told sentences for the node's owner.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        host: Host,
+        store: Store,
+        *,
+        find_providers: Callable[[Cid], ProviderSearch | None],
+        reach: Callable[[PeerHint], Awaitable[Connection]],
+        notice: Callable[[str], None],
+    ) -> None:
+        self.environment = environment
+        self.host = host
+        self.store = store
+        self.find_providers = find_providers
+        self.reach = reach
+        self.notice = notice
+        self.pool = Pool()
+        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        self.swarms: dict[Cid, ContentSwarm] = {}
+        self.fetches: dict[int, tuple[Fetch, Seeker]] = {}
+        """By copy id."""
+        self._lane = trio.CapacityLimiter(1)  # one writer thread for the database
+        self._io = trio.CapacityLimiter(IO_THREADS)
+        self._nursery: trio.Nursery | None = None
+        self._scopes: dict[int, trio.CancelScope] = {}
+
+    async def blocking(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Call the store in its lane."""
+        return await self.environment.run_blocking(function, *args, limiter=self._lane)
+
+    async def blocking_io(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Read or write files in a worker thread."""
+        return await self.environment.run_blocking(function, *args, limiter=self._io)
+
+    def later(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Do something soon, in a task of its own."""
+        if self._nursery is not None:
+            self._nursery.start_soon(function, *args)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve and fetch until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self.host.handle(PROTOCOL, self._inbound, max_inbound=MAX_INBOUND)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+                self.host.unhandle(PROTOCOL)
+
+    # Swarms
+
+    async def swarm(self, cid: Cid) -> ContentSwarm:
+        """Return the swarm of a content, with what we hold of it loaded."""
+        swarm = self.swarms.get(cid)
+        if swarm is None:
+            self._make_room()
+            swarm = self.swarms[cid] = ContentSwarm(self, cid)
+        await swarm.load()
+        return swarm
+
+    def _make_room(self) -> None:
+        if len(self.swarms) >= MAX_SWARMS:
+            for cid, swarm in list(self.swarms.items()):
+                if not swarm.links and swarm.fetch is None:
+                    del self.swarms[cid]
+
+    async def content_changed(self, cid: Cid) -> None:
+        """A copy was added or removed: tell peers what we hold now."""
+        swarm = self.swarms.get(cid)
+        if swarm is not None:
+            await swarm.reload()
+
+    # Links
+
+    async def open_link(self, connection: Connection, swarm: ContentSwarm) -> Link:
+        """Open a swarm stream to a peer and greet.
+
+        Raises:
+            NetError: It does not speak the protocol, does not know the content, or is gone.
+        """
+        stream = await connection.open_stream([PROTOCOL])
+        link = Link(stream, swarm)
+        try:
+            link.greet(swarm.cid, swarm.pieces)
+            with trio.fail_after(GREETING_SECONDS):
+                await link.first.wait()
+        except trio.TooSlowError:
+            link.reset("no greeting")
+            raise StreamRefused(f"{link.peer} did not greet in time") from None
+        except BaseException:
+            link.reset("cancelled")
+            raise
+        if link.greeted:
+            return link
+        link.reset("refused")
+        if link.refused:
+            raise StreamRefused(f"{link.peer} does not have this content")
+        raise ConnectionLost(link.ended_reason or f"{link.peer} broke off")
+
+    async def _inbound(self, stream: Stream) -> None:
+        """Greet a peer that opened a stream, and serve it."""
+        link = Link(stream, None)
+        with trio.move_on_after(GREETING_SECONDS):
+            await link.first.wait()
+        theirs = link.theirs
+        if theirs is None:
+            link.reset("no greeting")
+            return
+        content = await self.blocking(self.store.content_by_key, theirs.key)
+        cid = content.cid if content is not None else None
+        connection = link.connection
+        known = proves(theirs, cid, connection.handshake_hash, not connection.is_initiator)
+        if not known or cid is None or link.closed.is_set():
+            link.refuse()
+            return
+        swarm = await self.swarm(cid)
+        if link.closed.is_set():
+            return
+        link.swarm = swarm
+        link.greet(cid, swarm.pieces)
+        link.greeted = True
+        swarm.joined(link)
+        await link.closed.wait()
+
+    def serve_link(self, swarm: ContentSwarm, link: Link) -> None:
+        """Answer a link's requests until it ends."""
+        self.later(self._serve, swarm, link)
+
+    async def _serve(self, swarm: ContentSwarm, link: Link) -> None:
+        # When the link has ended, whoever needs to know was told so.
+        with suppress(NetError, trio.BrokenResourceError, trio.ClosedResourceError):
+            await swarm.serve(link)
+
+    def close_link(self, link: Link) -> None:
+        """End a link properly."""
+        self.later(link.stream.aclose)
+        link.closed.set()
+        link.work.set()
+
+    def blame(self, link: Link, cid: Cid, fault: PeerFault) -> None:
+        """Count a fault of a peer and end its link."""
+        link.connection.count(fault)
+        link.reset(str(fault))
+
+    def ban(self, peer: PeerId, cid: Cid, seconds: float, why: str) -> None:
+        """Take nothing of this content from this peer for a while, also after a restart."""
+        until = self.environment.clock.now() + seconds
+        self.later(self._ban, peer, cid, until, why)
+        self.notice(f"{peer} sent wrong bytes of {cid} and is not asked again for a day")
+
+    async def _ban(self, peer: PeerId, cid: Cid, until: float, why: str) -> None:
+        await self.blocking(self.store.peers.ban, peer.raw, cid, until, why)
+
+    # Fetches
+
+    async def fetch(
+        self, copy: Copy, hints: Iterable[PeerHint] = (), links: Links = "inside"
+    ) -> Fetch:
+        """Begin to fetch a copy, or return the fetch that runs already."""
+        running = self.fetches.get(copy.id)
+        if running is not None:
+            running[1].add(hints)
+            return running[0]
+        swarm = await self.swarm(copy.cid)
+        running = self.fetches.get(copy.id)
+        if running is not None:
+            running[1].add(hints)
+            return running[0]
+        fetch = Fetch(self, swarm, copy, links)
+        seeker = Seeker(self, fetch, hints)
+        self.fetches[copy.id] = (fetch, seeker)
+        self.later(self._run_fetch, fetch, seeker)
+        return fetch
+
+    async def _run_fetch(self, fetch: Fetch, seeker: Seeker) -> None:
+        scope = self._scopes[fetch.copy.id] = trio.CancelScope()
+        try:
+            with scope:
+                # Of two copies of one content the second waits: it will copy from the first.
+                while fetch.swarm.fetch is not None:
+                    await fetch.swarm.fetch.done.wait()
+                fetch.swarm.fetch = fetch
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(seeker.run)
+                    await fetch.run()
+                    nursery.cancel_scope.cancel()
+        finally:
+            del self._scopes[fetch.copy.id]
+            del self.fetches[fetch.copy.id]
+            fetch.done.set()
+            if not self.fetches:
+                self.pool.shrink()
+            await self._remember_totals(fetch)
+
+    async def _remember_totals(self, fetch: Fetch) -> None:
+        amounts = [
+            (PeerId.parse(name).raw, 0, count) for name, count, _ in fetch.snapshot().sources
+        ]
+        if amounts:
+            now = self.environment.clock.now()
+            with trio.CancelScope(shield=True):
+                await self.blocking(self.store.peers.add_totals, amounts, now)
+
+    def stop_fetch(self, copy_id: int) -> Fetch | None:
+        """Stop a fetch; what it has is kept."""
+        running = self.fetches.get(copy_id)
+        scope = self._scopes.get(copy_id)
+        if running is None or scope is None:
+            return None
+        scope.cancel()
+        return running[0]
+
+    def why_no_peers(self, fetch: Fetch) -> Reason:
+        """Say why a fetch has no peers."""
+        running = self.fetches.get(fetch.copy.id)
+        return running[1].why() if running else Reason("no peers", "not connected to anyone")
