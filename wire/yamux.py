@@ -13,66 +13,40 @@ half of it is used up within 4 round trips (go-yamux), up to a limit and a budge
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from .errors import Misuse, PeerFault
-from .yamux_stream import (
+from .yamux_frames import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
     HEADER_BYTES,
-    FilePart,
-    Read,
-    Sink,
-    WindowBudget,
-    YamuxStream,
+    MAX_FRAME,
+    NORMAL,
+    PING,
+    RST,
+    SYN,
+    WINDOW,
 )
+from .yamux_stream import Budget, Events, FilePart, Read, Sink, YamuxStream
 
-__all__ = ["FilePart", "Read", "Session", "Sink", "WindowBudget", "YamuxStream"]
+__all__ = ["Budget", "Events", "FilePart", "Read", "Session", "Sink", "YamuxStream"]
 
 PROTOCOL: Final = "/yamux/1.0.0"
-MAX_FRAME: Final = 65507
-"""Payload of a data frame that we send: with its header it fills one Noise frame."""
-
-DATA, WINDOW, PING, GO_AWAY = range(4)
-SYN, ACK, FIN, RST = 1, 2, 4, 8
-
-NORMAL, PROTOCOL_ERROR, INTERNAL_ERROR = range(3)
-
 MAX_STREAMS: Final = 256
 """Streams of one connection, each way."""
 
 MAX_CONTROL: Final = 4096
-"""Control frames waiting to be sent; a peer that causes more (pings, refused streams) and does
-not read is at fault."""
+"""Control frames waiting to be sent when the peer makes us add another (pings, new streams): it
+sends without reading, and that ends the connection."""
 
 MAX_WINDOW: Final = (1 << 32) - 1
 MIN_DOUBLING_SECONDS: Final = 0.05
 """Half a window within this time counts as fast whatever the round trip: waking up takes time."""
-
-_HEADER = struct.Struct(">BBHII")
-
-
-class Events(Protocol):
-    """What a session tells its driver, during `receive`."""
-
-    def opened(self, stream: YamuxStream) -> None:
-        """Take note of a stream that the peer opened."""
-
-    def readable(self, stream: YamuxStream) -> None:
-        """Wake who reads: bytes are in the buffer, or the stream has ended."""
-
-    def writable(self, stream: YamuxStream) -> None:
-        """Wake who sends: queued bytes went out, or the stream has ended."""
-
-    def faulted(self, stream: YamuxStream, fault: PeerFault) -> None:
-        """Take note that a sink found a fault, and that its stream was reset."""
-
-    def ponged(self, opaque: int) -> None:
-        """Take the answer to a ping."""
-
-    def going_away(self, code: int) -> None:
-        """Take note that the peer opens and takes no more streams."""
 
 
 class Session:
@@ -81,16 +55,17 @@ class Session:
     Args:
         client: Whether we dialled: our streams have odd ids.
         events: Who is told.
-        budget: Window bytes that the process may grant beyond 256 KiB a stream.
+        budget: What all connections of the process share.
     """
 
-    def __init__(self, client: bool, events: Events, budget: WindowBudget) -> None:
+    def __init__(self, client: bool, events: Events, budget: Budget) -> None:
         self._client = client
         self._events = events
         self._budget = budget
         self._next_id = 1 if client else 2
         self._last_peer_id = 0
         self.streams: dict[int, YamuxStream] = {}
+        """Streams that are not over in both directions."""
         self._inbound = 0
         self._control: deque[bytes] = deque()
         self._ready: deque[YamuxStream] = deque()
@@ -132,7 +107,7 @@ class Session:
             elif end - at < HEADER_BYTES:
                 return at
             else:
-                version, kind, flags, stream_id, length = _HEADER.unpack_from(plain, at)
+                version, kind, flags, stream_id, length = HEADER.unpack_from(plain, at)
                 at += HEADER_BYTES
                 if version != 0:
                     raise PeerFault("yamux-version", str(version))
@@ -169,7 +144,7 @@ class Session:
             ours = (stream_id & 1) == self._client
             known = stream_id < self._next_id if ours else stream_id <= self._last_peer_id
             if not known and not flags & RST:
-                self._push(WINDOW, RST, stream_id, 0)
+                self._answer(WINDOW, RST, stream_id, 0)
         elif flags & ACK:
             stream.acknowledged = True
         return stream
@@ -181,13 +156,13 @@ class Session:
             raise PeerFault("yamux-stream-reused", str(stream_id))
         self._last_peer_id = stream_id
         if self._inbound >= MAX_STREAMS or self.gone_away:
-            self._push(WINDOW, RST, stream_id, 0)
+            self._answer(WINDOW, RST, stream_id, 0)
             return None
         stream = YamuxStream(self, stream_id, inbound=True)
         stream.acknowledged = True
         self.streams[stream_id] = stream
         self._inbound += 1
-        self._push(WINDOW, ACK, stream_id, 0)
+        self._answer(WINDOW, ACK, stream_id, 0)
         self._events.opened(stream)
         return stream
 
@@ -235,17 +210,17 @@ class Session:
 
     def _ping(self, flags: int, opaque: int) -> None:
         if flags & SYN:
-            self._push(PING, ACK, 0, opaque)
+            self._answer(PING, ACK, 0, opaque)
         elif flags & ACK:
             self._events.ponged(opaque)
 
     def _deliver(self, stream: YamuxStream, data: memoryview) -> None:
+        if stream.reset:
+            return  # reset here while the frame was under way
         sink = stream.sink
         if sink is None or stream.buffer:
-            if stream.local_reset:
-                return
             stream.buffer += data
-            self.unread += len(data)
+            self.count_unread(len(data))
             self._events.readable(stream)
             return
         try:
@@ -258,10 +233,20 @@ class Session:
             stream.credit(used)
         if used < len(data) and not stream.reset:
             stream.buffer += data[used:]
-            self.unread += len(data) - used
+            self.count_unread(len(data) - used)
+
+    def count_unread(self, count: int) -> None:
+        """Count bytes that were kept (or, below zero, taken)."""
+        self.unread += count
+        self._budget.unread += count
+
+    def count_queued(self, count: int) -> None:
+        """Count bytes that were queued to send (or, below zero, laid out)."""
+        self.queued += count
+        self._budget.queued += count
 
     def _fault(self, stream: YamuxStream, fault: PeerFault) -> None:
-        stream.abort()
+        stream.abort(str(fault))
         self._events.faulted(stream, fault)
 
     # Streams
@@ -308,6 +293,7 @@ class Session:
         if stream.reset:
             return
         stream.reset = True
+        stream.reason = reason
         self.forget_buffer(stream)
         stream.clear_out()
         self._fed.discard(stream)
@@ -319,16 +305,15 @@ class Session:
 
     def forget_buffer(self, stream: YamuxStream) -> None:
         """Throw away what the stream has received and nobody read."""
-        self.unread -= len(stream.buffer)
+        self.count_unread(-len(stream.buffer))
         stream.buffer.clear()
 
-    def abort(self, stream: YamuxStream) -> None:
+    def abort(self, stream: YamuxStream, reason: str) -> None:
         """Reset a stream (see `YamuxStream.abort`)."""
         if not stream.reset:
-            stream.local_reset = True
             if stream.id in self.streams:
                 self._push(WINDOW, RST, stream.id, 0)
-            self._drop(stream, "reset")
+            self._drop(stream, reason)
 
     def close_all(self, reason: str) -> None:
         """End all streams because the connection has ended."""
@@ -336,6 +321,10 @@ class Session:
         for stream in list(self.streams.values()):
             self._drop(stream, reason)
         self._control.clear()
+        # Ended streams that nobody has read to their end weigh on the process no longer.
+        self._budget.unread -= self.unread
+        self._budget.queued -= self.queued
+        self._budget = Budget(0)
 
     # Windows
 
@@ -356,9 +345,13 @@ class Session:
     # Sending
 
     def _push(self, kind: int, flags: int, stream_id: int, value: int) -> None:
+        self._control.append(HEADER.pack(0, kind, flags, stream_id, value))
+
+    def _answer(self, kind: int, flags: int, stream_id: int, value: int) -> None:
+        """Send what the peer's frame asks for, but not without end."""
         if len(self._control) >= MAX_CONTROL:
             raise PeerFault("yamux-control-flood")
-        self._control.append(_HEADER.pack(0, kind, flags, stream_id, value))
+        self._push(kind, flags, stream_id, value)
 
     def ping(self, opaque: int) -> None:
         """Send a ping; the answer comes as `ponged`."""
@@ -367,7 +360,7 @@ class Session:
     def go_away(self, code: int = NORMAL) -> None:
         """Tell the peer that no more streams are opened or taken."""
         self.gone_away = True
-        self._control.append(_HEADER.pack(0, GO_AWAY, 0, 0, code))
+        self._push(GO_AWAY, 0, 0, code)
 
     def make_ready(self, stream: YamuxStream) -> None:
         """Enter a stream into the round of those with something to send."""
@@ -405,7 +398,7 @@ class Session:
             size = stream.take(plain, at + HEADER_BYTES, room, reads)
             stream.send_window -= size
             flags = FIN if stream.wants_fin else 0
-            _HEADER.pack_into(plain, at, 0, DATA, flags, stream.id, size)
+            HEADER.pack_into(plain, at, 0, DATA, flags, stream.id, size)
             at += HEADER_BYTES + size
             if flags:
                 stream.local_ended = True

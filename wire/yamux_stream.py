@@ -6,13 +6,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from .errors import Misuse
+from .errors import Misuse, PeerFault
+from .yamux_frames import HEADER_BYTES
 
 if TYPE_CHECKING:
     from .yamux import Session
-
-HEADER_BYTES: Final = 12
-"""Of every frame."""
 
 INITIAL_WINDOW: Final = 256 * 1024
 """Every stream begins with this window, each way, by definition (yamux specification)."""
@@ -54,26 +52,46 @@ class Read:
     source: object
     offset: int
     view: memoryview
-    frame: tuple[int, int]
-    """Where the frame that it belongs to begins and ends in the batch."""
+    frame: int
+    """Where the frame that it belongs to begins in the batch."""
 
 
-class WindowBudget:
-    """Bytes that may be granted beyond the initial windows, over all connections."""
+class Budget:
+    """What all connections of a process share.
 
-    def __init__(self, total: int) -> None:
-        self.left = total
+    Args:
+        windows: Bytes that may be granted beyond the initial windows.
+    """
 
-    def take(self, count: int) -> bool:
-        """Take `count` bytes if they are there."""
-        if count > self.left:
-            return False
-        self.left -= count
-        return True
+    def __init__(self, windows: int) -> None:
+        self.windows = windows
+        """Bytes that may still be granted."""
+        self.unread = 0
+        """Bytes received and not consumed."""
+        self.queued = 0
+        """Bytes in memory that are queued to send."""
 
-    def give(self, count: int) -> None:
-        """Give bytes back."""
-        self.left += count
+
+class Events(Protocol):
+    """What a session tells its driver, during `receive`."""
+
+    def opened(self, stream: YamuxStream) -> None:
+        """Take note of a stream that the peer opened."""
+
+    def readable(self, stream: YamuxStream) -> None:
+        """Wake who reads: bytes are in the buffer, or the stream has ended."""
+
+    def writable(self, stream: YamuxStream) -> None:
+        """Wake who sends: queued bytes went out, or the stream has ended."""
+
+    def faulted(self, stream: YamuxStream, fault: PeerFault) -> None:
+        """Take note that a sink found a fault, and that its stream was reset."""
+
+    def ponged(self, opaque: int) -> None:
+        """Take the answer to a ping."""
+
+    def going_away(self, code: int) -> None:
+        """Take note that the peer opens and takes no more streams."""
 
 
 class YamuxStream:
@@ -81,8 +99,8 @@ class YamuxStream:
 
     __slots__ = (
         "_offset", "_session", "_told_end", "acknowledged", "buffer", "consumed", "credited_at",
-        "driver", "fin_queued", "id", "inbound", "local_ended", "local_reset", "out", "queued",
-        "ready", "receive_window", "remote_ended", "reset", "send_window", "sink", "window",
+        "driver", "fin_queued", "id", "inbound", "local_ended", "out", "queued", "ready",
+        "reason", "receive_window", "remote_ended", "reset", "send_window", "sink", "window",
         "window_limit",
     )  # fmt: skip
 
@@ -114,7 +132,8 @@ class YamuxStream:
         self.remote_ended = False
         self.reset = False
         """It is over in both directions without a proper end."""
-        self.local_reset = False
+        self.reason = ""
+        """Why it was reset."""
         self._told_end = False
 
     # Receiving
@@ -126,7 +145,7 @@ class YamuxStream:
         self.sink = sink
         self.resume()
         if self.reset:
-            self.tell_ended("reset")
+            self.tell_ended(self.reason)
 
     def resume(self) -> None:
         """Feed the sink what it did not take before.
@@ -156,7 +175,7 @@ class YamuxStream:
     def consume(self, count: int) -> None:
         """Take `count` bytes off the buffer's front and credit them."""
         del self.buffer[:count]
-        self._session.unread -= count
+        self._session.count_unread(-count)
         self.credit(count)
 
     def credit(self, count: int) -> None:
@@ -169,17 +188,18 @@ class YamuxStream:
         """Let the window grow up to `limit` bytes: we asked for bytes on this stream."""
         self.window_limit = max(self.window, limit)
 
-    def grow(self, budget: WindowBudget) -> int:
+    def grow(self, budget: Budget) -> int:
         """Double the window as far as limit and budget allow; return the bytes granted."""
         more = min(self.window, self.window_limit - self.window)
-        if more <= 0 or not budget.take(more):
+        if more <= 0 or more > budget.windows:
             return 0
+        budget.windows -= more
         self.window += more
         return more
 
-    def give_back_window(self, budget: WindowBudget) -> None:
+    def give_back_window(self, budget: Budget) -> None:
         """Return what the window took from the budget."""
-        budget.give(self.window - INITIAL_WINDOW)
+        budget.windows += self.window - INITIAL_WINDOW
         self.window = self.window_limit = INITIAL_WINDOW
 
     # Sending
@@ -199,7 +219,7 @@ class YamuxStream:
             self.out.append(item)
         else:
             self.out.append(memoryview(item))
-            self._session.queued += size
+            self._session.count_queued(size)
         self.queued += size
         self._session.make_ready(self)
 
@@ -209,9 +229,9 @@ class YamuxStream:
             self.fin_queued = True
             self._session.make_ready(self)
 
-    def abort(self) -> None:
+    def abort(self, reason: str = "the stream was reset") -> None:
         """Reset both halves; what is queued or unread is dropped."""
-        self._session.abort(self)
+        self._session.abort(self, reason)
 
     @property
     def can_send(self) -> bool:
@@ -229,7 +249,7 @@ class YamuxStream:
         """Move up to `room` queued bytes to `plain[at:]`; return how many."""
         start = at
         end = at + min(room, self.queued)
-        frame = (start - HEADER_BYTES, end)
+        frame = start - HEADER_BYTES
         out = self.out
         while out and at < end:
             item = out[0]
@@ -243,7 +263,7 @@ class YamuxStream:
             else:
                 size = min(len(item) - done, end - at)
                 plain[at : at + size] = item[done : done + size]
-                self._session.queued -= size
+                self._session.count_queued(-size)
                 whole = len(item)
             at += size
             if done + size == whole:
@@ -259,7 +279,7 @@ class YamuxStream:
         held = sum(len(item) for item in self.out if not isinstance(item, FilePart))
         if self.out and not isinstance(self.out[0], FilePart):
             held -= self._offset
-        self._session.queued -= held
+        self._session.count_queued(-held)
         self.out.clear()
         self.queued = 0
         self._offset = 0

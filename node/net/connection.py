@@ -6,7 +6,7 @@ inbound streams and of the end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ from ...wire.ids import PeerId
 from ...wire.yamux import Session, YamuxStream
 from ..environment import RawStream
 from .errors import ConnectionLost, NetError, StreamRefused
-from .negotiation import Discard, Negotiation
+from .negotiation import Answering, Discard, Proposing
 from .pump import Pump
 from .secure import Secured
 from .stream import Stream
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 OPEN_SECONDS = 10.0
 """Within which a stream's protocol must be agreed."""
 
-MAX_UNAGREED = 32
-"""Inbound streams of one connection whose protocol is not agreed yet."""
+MAX_UNAGREED = 128
+"""Inbound streams of one connection whose protocol is not agreed yet (rust: 128). They cost no
+task, and a peer may well open a hundred at once before it names a protocol."""
 
 MAX_UNREAD = 2 << 20
 """Received and unread bytes of one connection."""
@@ -96,12 +97,11 @@ class Connection:
         self._identified = trio.Event()
         self._reason = ""
         self._serving: dict[str, int] = {}
-        self._unagreed = 0
+        self._unagreed: dict[Stream, float] = {}
         self._closing: dict[YamuxStream, float] = {}
         self._accepted: list[Stream] = []
         self._lazy: list[Stream] = []
-        self._counted_unread = 0
-        self.session = Session(self.is_initiator, self, budgets.windows)
+        self.session = Session(self.is_initiator, self, budgets.shared)
         self.session.rtt = secured.rtt
         self.session.now = trio.current_time
         self._pump = Pump(raw, secured, self.session, self, budgets.run_blocking)
@@ -113,6 +113,11 @@ class Connection:
     def closed(self) -> bool:
         """Whether it has ended."""
         return self._end.is_set()
+
+    @property
+    def usable(self) -> bool:
+        """Whether new streams may be opened: neither side has said goodbye."""
+        return not (self.closed or self._pump.closing or self.session.gone_away)
 
     @property
     def reason(self) -> str:
@@ -156,14 +161,12 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._housekeeping)
-                self._reason = await self._pump.run(self._drain_events)
+                why = await self._pump.run(self._drain_events)
+                self._reason = self._reason or why
                 nursery.cancel_scope.cancel()
-        except PeerFault as fault:
-            raise AssertionError("the pump handles faults") from fault
         finally:
             self._reason = self._reason or "the connection was closed"
             self.session.close_all(self._reason)
-            self._count_unread()
             self._end.set()
             self._identified.set()
 
@@ -199,35 +202,40 @@ class Connection:
         self._identified.set()
 
     async def _housekeeping(self) -> None:
-        """Reset streams that we closed and whose peers do not."""
+        """Reset streams that we closed and whose peers do not, and those without a protocol."""
         while True:
-            await trio.sleep(CLOSING_SECONDS)
-            limit = trio.current_time() - CLOSING_SECONDS
-            for inner in [i for i, since in self._closing.items() if since <= limit]:
-                inner.abort()
-                del self._closing[inner]
+            await trio.sleep(OPEN_SECONDS)
+            now = trio.current_time()
+            for inner in [i for i, at in self._closing.items() if at <= now - CLOSING_SECONDS]:
+                inner.abort("closed")
+                self._closing.pop(inner, None)
+            for stream in [s for s, at in self._unagreed.items() if at <= now - OPEN_SECONDS]:
+                stream.reset("no protocol was agreed in time")
             self.wake_writer()
 
     # Opening streams
 
-    async def open_stream(self, protocols: Sequence[str]) -> Stream:
+    async def open_stream(self, protocols: Sequence[str], *, lazy: bool = False) -> Stream:
         """Open a stream for the first of `protocols` that the peer speaks.
 
-        A protocol that identify has named is taken for agreed, so that the first request can go
-        out at once; if the peer refuses after all, the stream is reset.
+        Args:
+            protocols: Best first.
+            lazy: Take the first one for agreed, so that a request goes out at once; if the peer
+                refuses after all, the stream is reset. A protocol that identify has named is
+                always taken for agreed.
 
         Raises:
             StreamRefused: The peer speaks none of them, or takes no more streams.
             ConnectionLost: The connection has ended.
         """
-        if self.closed or self._pump.closing:
+        if not self.usable:
             raise ConnectionLost(self._reason or "the connection is closing")
         if not self.session.can_open:
             raise StreamRefused("no more streams can be opened on this connection")
         self.used_at = trio.current_time()
-        known = [name for name in protocols if self.speaks(name)]
+        known = [name for name in protocols if self.speaks(name)] or list(protocols[:lazy])
         stream = Stream(self, self.session.open())
-        negotiation = Negotiation(self, stream, multistream.Initiator(known or protocols))
+        negotiation = Proposing(self, stream, multistream.Initiator(known or protocols))
         stream.queue(negotiation.initiator.start())
         if known:
             stream.protocol = known[0]
@@ -271,7 +279,7 @@ class Connection:
 
     def stream_faulted(self, inner: YamuxStream, fault: PeerFault) -> None:
         """Reset a stream whose peer broke the rules, and count the reason."""
-        inner.abort()
+        inner.abort(str(fault))
         self.faulted(inner, fault)
 
     def count(self, fault: PeerFault) -> None:
@@ -281,14 +289,26 @@ class Connection:
     # Events of the session (inside the receive pass)
 
     def opened(self, stream: YamuxStream) -> None:
-        """Take an inbound stream: its protocol is negotiated first."""
+        """Take an inbound stream: its protocol is agreed first, inside the receive pass."""
         driver = Stream(self, stream)
-        if self._unagreed >= MAX_UNAGREED or self._pump.closing:
+        if len(self._unagreed) >= MAX_UNAGREED or self._pump.closing:
             self.count(PeerFault("streams-unagreed"))
             driver.reset("too many streams without a protocol")
             return
-        self._unagreed += 1
-        self._accepted.append(driver)
+        self._unagreed[driver] = trio.current_time()
+        responder = multistream.Responder(self._services.__contains__, lambda: list(self._services))
+        driver.queue(responder.start())
+        driver.negotiate(Answering(self, driver, responder))
+
+    def agreed(self, stream: Stream) -> None:
+        """Start serving an inbound stream behind the pass in which its protocol was agreed."""
+        self._unagreed.pop(stream, None)
+        self._accepted.append(stream)
+
+    def disagreed(self, stream: Stream) -> None:
+        """Forget an inbound stream that ended before its protocol was agreed."""
+        self._unagreed.pop(stream, None)
+        stream.reset("no protocol was agreed")
 
     def readable(self, stream: YamuxStream) -> None:
         """Wake the stream's reader."""
@@ -304,8 +324,6 @@ class Connection:
 
     def faulted(self, stream: YamuxStream, fault: PeerFault) -> None:
         """Count the fault that ended a stream."""
-        if isinstance(stream.driver, Stream):
-            stream.driver.note_end(str(fault))
         self.count(fault)
 
     def ponged(self, opaque: int) -> None:
@@ -329,82 +347,76 @@ class Connection:
                 stream.resume()
         if self._accepted:
             accepted, self._accepted = self._accepted, []
-            assert self._nursery is not None
             for stream in accepted:
-                self._nursery.start_soon(self._serve, stream)
-        if self.session.unread or self._counted_unread:
+                self._accept(stream)
+        if self.session.unread:
             self._hold_memory()
 
     def _hold_memory(self) -> None:
-        """Reset the stream with most unread bytes while the connection or process has too many."""
+        """Reset the stream with most unread bytes while there are too many."""
         limit = MAX_UNREAD_FETCHING if self.fetching else MAX_UNREAD
-        self._count_unread()
-        while self.session.unread and (
-            self.session.unread > limit or self._budgets.too_much_unread
-        ):
-            worst = max(self.session.streams.values(), key=lambda s: len(s.buffer), default=None)
-            if worst is None or not worst.buffer:
+        while self.session.unread > limit:
+            worst = self.most_unread()
+            if worst is None:
                 break
-            self.stream_faulted(worst, PeerFault("unread-memory", f"{len(worst.buffer)} bytes"))
-            self._count_unread()
+            self.drop_unread(worst)
+        self._budgets.hold_memory()
 
-    def _count_unread(self) -> None:
-        self._budgets.unread += self.session.unread - self._counted_unread
-        self._counted_unread = self.session.unread
+    def most_unread(self) -> YamuxStream | None:
+        """Return the open stream with most unread bytes, if any has some."""
+        worst = max(self.session.streams.values(), key=lambda s: len(s.buffer), default=None)
+        return worst if worst is not None and worst.buffer else None
 
-    async def _serve(self, stream: Stream) -> None:
-        """Negotiate an inbound stream's protocol, then run its handler."""
-        responder = multistream.Responder(self._services.__contains__, lambda: list(self._services))
-        stream.queue(responder.start())
-        service: Service | None = None
-        try:
-            with trio.move_on_after(OPEN_SECONDS):
-                service = await self._agree(stream, responder)
-        except PeerFault as fault:
-            self.count(fault)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        finally:
-            self._unagreed -= 1
-        if service is None:
-            stream.reset("no protocol was agreed")
-            return
+    def drop_unread(self, inner: YamuxStream) -> None:
+        """Reset a stream because of its unread bytes."""
+        self.stream_faulted(inner, PeerFault("unread-memory", f"{len(inner.buffer)} bytes"))
+        self.wake_writer()
+
+    # Serving
+
+    def _accept(self, stream: Stream) -> None:
+        """Start the handler of an inbound stream, within its bound."""
         name = stream.protocol
-        if self._serving.get(name, 0) >= service.max_inbound:
+        service = self._services.get(name)
+        if service is None:  # withdrawn within the pass
+            stream.reset("the protocol is served no longer")
+            return
+        serving = self._serving.get(name, 0)
+        if serving >= service.max_inbound:
             self.count(PeerFault("streams-of-protocol", name))
             stream.reset("too many streams of this protocol")
             return
-        self._serving[name] = self._serving.get(name, 0) + 1
+        self._serving[name] = serving + 1
         self.used_at = trio.current_time()
-        try:
-            await service.handler(stream)
-            await stream.aclose()
-        except PeerFault as fault:
-            self.count(fault)
-            stream.reset(str(fault))
-        except (NetError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            stream.reset("the stream broke")
-        except BaseException:
-            stream.reset("cancelled")
-            raise
-        finally:
-            self._serving[name] -= 1
+        assert self._nursery is not None
+        self._nursery.start_soon(self._serve, stream, service.handler)
 
-    async def _agree(self, stream: Stream, responder: multistream.Responder) -> Service | None:
-        """Answer proposals until one is agreed; what comes behind it stays in the stream."""
-        while responder.agreed is None:
-            data = await stream.receive_some()
-            if not data:
-                return None
-            answer = responder.receive(data)
-            if answer:
-                stream.queue(answer)
-        stream.protocol = responder.agreed
-        inner = stream._inner
-        rest = responder.remainder
-        if rest and not inner.reset:
-            # These bytes were credited already: give them back uncounted.
-            inner.buffer[:0] = rest
-            inner.consumed -= len(rest)
-            self.session.unread += len(rest)
-        return self._services.get(responder.agreed)
+    async def _serve(self, stream: Stream, handler: Handler) -> None:
+        """Run a handler; what a peer can cause ends its stream and nothing else."""
+        why = "cancelled"
+        try:
+            await handler(stream)
+            await stream.aclose()
+        except* PeerFault as faults:
+            for fault in _leaves(faults):
+                self.count(fault)
+                why = str(fault)
+        except* (
+            NetError,
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            trio.TooSlowError,
+        ):
+            why = "the stream broke"
+        finally:
+            if not stream.is_closed:
+                stream.reset(why)
+            self._serving[stream.protocol] -= 1
+
+
+def _leaves(group: BaseExceptionGroup[PeerFault]) -> Iterator[PeerFault]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

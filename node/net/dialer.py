@@ -140,12 +140,12 @@ def ranked(addrs: Iterable[Multiaddr], transport: Transport) -> list[tuple[Multi
 async def dial_first(
     addrs: Sequence[tuple[Multiaddr, float]],
     attempt: Callable[[Multiaddr], Awaitable[Connection]],
-) -> tuple[Connection | None, list[tuple[str, str]]]:
-    """Try the addresses; return the first connection, and what each failed one answered.
+    failures: list[tuple[str, str]],
+) -> Connection | None:
+    """Try the addresses; return the first connection.
 
-    A `WrongPeer` is among the answers, in words.
+    What each address answered that failed is added to `failures`, in words.
     """
-    failures: list[tuple[str, str]] = []
     winner: Connection | None = None
 
     async def one(addr: Multiaddr, failed: trio.Event) -> None:
@@ -176,4 +176,4 @@ async def dial_first(
                 await failed.wait()
             failed = trio.Event()
             nursery.start_soon(one, addr, failed)
-    return winner, failures
+    return winner

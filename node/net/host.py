@@ -19,17 +19,15 @@ from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.keys import PrivateKey
 from ..environment import Environment, Listener, RawStream
-from .bounds import Budgets, Limits, global_ip
+from .bounds import Budgets, Limits
 from .connection import Connection, Handler, Service
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook, dial_first, ranked
 from .errors import NetError, TooMany, Unreachable, WrongPeer
 from .identify import Identify, ping
 from .peerstore import Peerstore
+from .roster import SPARE_SECONDS, Roster
 from .secure import NoiseKeys, Secured, upgrade
 from .stream import Stream
-
-SPARE_SECONDS = 10.0
-"""How long the second of two connections to a peer may be without streams."""
 
 DIAL_SECONDS = 60.0
 """For reaching a peer, all addresses together (go)."""
@@ -86,13 +84,12 @@ class Host:
         self._services: dict[str, Service] = {}
         self._hidden: set[str] = set()
         self._listeners: list[Listener] = []
-        self._connections: dict[PeerId, list[Connection]] = {}
+        self._roster = Roster(self.peer_id, self.config.limits)
         self._dialling: dict[PeerId, trio.Lock] = {}
         self._upgrading = 0
-        self._past_bytes = [0, 0]
         self._nursery: trio.Nursery | None = None
         self._closing = False
-        self._budgets = Budgets(environment.run_blocking, self._queued)
+        self._budgets = Budgets(environment.run_blocking, self._roster.relieve)
         self._identify = Identify(self, self.config.agent)
         self._identify.serve()
 
@@ -180,15 +177,11 @@ class Host:
 
     def connections(self) -> list[Connection]:
         """Return all open connections."""
-        return [c for several in self._connections.values() for c in several if not c.closed]
+        return list(self._roster)
 
     def connection(self, peer: PeerId) -> Connection | None:
         """Return the connection to use for new streams to a peer."""
-        open_ones = [c for c in self._connections.get(peer, ()) if not c.closed]
-        if not open_ones:
-            return None
-        preferred = "out" if self.peer_id < peer else "in"
-        return min(open_ones, key=lambda c: (c.direction != preferred, c.opened_at))
+        return self._roster.get(peer)
 
     async def connect(
         self, peer: PeerId, addrs: Iterable[Multiaddr] = (), *, force: bool = False
@@ -218,23 +211,50 @@ class Host:
                 self._dialling.pop(peer, None)
 
     async def _dial_peer(self, peer: PeerId, given: Sequence[Multiaddr], force: bool) -> Connection:
-        candidates = ranked([*given, *self.peerstore.addrs(peer)], self.environment.transport)
+        known = [*given, *await self._resolved(self.peerstore.addrs(peer))]
+        candidates = ranked(known, self.environment.transport)
         due = [item for item in candidates if force or not self.dials.waits(item[0])]
-        skipped = [
+        failures = [
             (str(addr), f"tried lately, again in {self.dials.waits(addr):.0f} s")
             for addr, _ in candidates
             if not force and self.dials.waits(addr)
         ]
+        connection = await self._first(due, peer, failures)
+        if connection is None:
+            raise Unreachable(str(peer), failures)
+        return connection
+
+    async def _resolved(self, addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
+        """Replace names by addresses (only the user can have named them); skip what fails."""
+        found: list[Multiaddr] = []
+        for addr in addrs:
+            try:
+                found += await self.environment.transport.resolve(addr)
+            except OSError:
+                found.append(addr)
+        return found
+
+    async def _first(
+        self,
+        candidates: Sequence[tuple[Multiaddr, float]],
+        expected: PeerId | None,
+        failures: list[tuple[str, str]],
+        wrong: list[WrongPeer] | None = None,
+    ) -> Connection | None:
+        """Dial until one address works; what the others answered goes to `failures`."""
 
         async def attempt(addr: Multiaddr) -> Connection:
-            return await self._dial_addr(addr, peer)
+            try:
+                return await self._dial_addr(addr, expected)
+            except WrongPeer as error:
+                self.peerstore.forget(error.expected, addr)
+                if wrong is not None:
+                    wrong.append(error)
+                raise
 
-        failures: list[tuple[str, str]] = []
         connection: Connection | None = None
         with trio.move_on_after(DIAL_SECONDS):
-            connection, failures = await dial_first(due, attempt)
-        if connection is None:
-            raise Unreachable(str(peer), [*failures, *skipped])
+            connection = await dial_first(candidates, attempt, failures)
         return connection
 
     async def dial(self, addr: Multiaddr) -> Connection:
@@ -256,22 +276,12 @@ class Host:
             ]
         except OSError as error:
             raise Unreachable(str(addr), [(str(addr), str(error))]) from error
-        wrong: list[WrongPeer] = []
-
-        async def attempt(target: Multiaddr) -> Connection:
-            try:
-                return await self._dial_addr(target, expected)
-            except WrongPeer as error:
-                wrong.append(error)
-                raise
-
         failures: list[tuple[str, str]] = []
-        connection: Connection | None = None
-        with trio.move_on_after(DIAL_SECONDS):
-            candidates = ranked(plain, self.environment.transport)
-            if not candidates:
-                failures = [(str(addr), "this kind of address cannot be dialled")]
-            connection, failures = await dial_first(candidates, attempt)
+        wrong: list[WrongPeer] = []
+        candidates = ranked(plain, self.environment.transport)
+        if not candidates:
+            failures.append((str(addr), "this kind of address cannot be dialled"))
+        connection = await self._first(candidates, expected, failures, wrong)
         if connection is not None:
             return connection
         if wrong:
@@ -279,14 +289,20 @@ class Host:
         raise Unreachable(str(expected or addr), failures)
 
     async def open_stream(
-        self, peer: PeerId, protocols: Sequence[str], addrs: Iterable[Multiaddr] = ()
+        self,
+        peer: PeerId,
+        protocols: Sequence[str],
+        addrs: Iterable[Multiaddr] = (),
+        *,
+        lazy: bool = False,
     ) -> Stream:
-        """Open a stream to a peer, connecting first if need be.
+        """Open a stream to a peer, connecting first if need be (see `Connection.open_stream`).
 
         Raises:
             NetError: It cannot be reached or speaks none of the protocols.
         """
-        return await (await self.connect(peer, addrs)).open_stream(protocols)
+        connection = await self.connect(peer, addrs)
+        return await connection.open_stream(protocols, lazy=lazy)
 
     async def ping(self, peer: PeerId) -> float:
         """Ping a peer once; return the round trip in seconds."""
@@ -295,13 +311,9 @@ class Host:
 
     def statistics(self) -> HostStatistics:
         """Return a snapshot."""
-        open_ones = self.connections()
-        return HostStatistics(
-            len(open_ones),
-            self._past_bytes[0] + sum(c.bytes_in for c in open_ones),
-            self._past_bytes[1] + sum(c.bytes_out for c in open_ones),
-            dict(self.faults),
-        )
+        roster = self._roster
+        count = len(self.connections())
+        return HostStatistics(count, roster.bytes_in, roster.bytes_out, dict(self.faults))
 
     # Making connections
 
@@ -350,7 +362,7 @@ class Host:
     def _register(self, raw: RawStream, secured: Secured, *, initiator: bool) -> Connection:
         if self._nursery is None or self._closing:
             raise TooMany("the node is closing")
-        self._make_room(raw)
+        self._roster.make_room(raw.remote)
         connection = Connection(
             raw,
             secured,
@@ -360,29 +372,9 @@ class Host:
             faulted=self._faulted,
             now=self.environment.clock.now,
         )
-        self._connections.setdefault(connection.peer_id, []).append(connection)
+        self._roster.add(connection)
         self._nursery.start_soon(self._run_connection, connection)
         return connection
-
-    def _make_room(self, raw: RawStream) -> None:
-        """Close an idle connection if there are too many.
-
-        Raises:
-            TooMany: All are in use, or too many are with this IP.
-        """
-        limits = self.config.limits
-        everyone = self.connections()
-        ip = global_ip(raw.remote)
-        if ip is not None:
-            same = sum(global_ip(c.remote) == ip for c in everyone)
-            if same >= limits.per_ip:
-                raise TooMany(f"there are {same} connections with this IP already")
-        if len(everyone) < limits.connections:
-            return
-        idle = [c for c in everyone if not c.streams and not c.fetching]
-        if not idle:
-            raise TooMany(f"there are {len(everyone)} connections, all in use")
-        min(idle, key=lambda c: c.used_at).close("a newer connection needed the place")
 
     async def _run_connection(self, connection: Connection) -> None:
         for tell in self.on_connected:
@@ -406,13 +398,7 @@ class Host:
             tell(connection)
 
     def _gone(self, connection: Connection) -> None:
-        several = self._connections.get(connection.peer_id, [])
-        if connection in several:
-            several.remove(connection)
-        if not several:
-            self._connections.pop(connection.peer_id, None)
-        self._past_bytes[0] += connection.bytes_in
-        self._past_bytes[1] += connection.bytes_out
+        self._roster.remove(connection)
         for tell in self.on_disconnected:
             tell(connection)
 
@@ -447,20 +433,9 @@ class Host:
         await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
 
     async def _close_spares(self) -> None:
-        """Close the second connection to a peer when it has been without streams for a while."""
         while True:
             await trio.sleep(SPARE_SECONDS)
-            limit = trio.current_time() - SPARE_SECONDS
-            for peer, several in list(self._connections.items()):
-                if len(several) > 1:
-                    kept = self.connection(peer)
-                    for connection in several:
-                        spare = connection is not kept and not connection.streams
-                        if spare and connection.used_at <= limit:
-                            connection.close("there is another connection")
+            self._roster.close_spares()
 
     def _faulted(self, connection: Connection, fault: PeerFault) -> None:
         self.faults[fault.reason] += 1
-
-    def _queued(self) -> int:
-        return sum(c.session.queued for several in self._connections.values() for c in several)

@@ -83,7 +83,7 @@ class Identify:
         info: IdentifyInfo | None = None
         try:
             with trio.fail_after(IDENTIFY_SECONDS):
-                stream = await connection.open_stream([IDENTIFY])
+                stream = await connection.open_stream([IDENTIFY], lazy=True)
                 info = await _read(stream)
                 await stream.aclose()
         except PeerFault as fault:
@@ -191,7 +191,7 @@ async def ping(connection: Connection, payload: Callable[[int], bytes]) -> float
         trio.TooSlowError: It did not answer within 10 s.
     """
     with trio.fail_after(IDENTIFY_SECONDS):
-        stream = await connection.open_stream([PING])
+        stream = await connection.open_stream([PING], lazy=True)
         sent = payload(PING_BYTES)
         started = trio.current_time()
         await stream.send_all(sent)

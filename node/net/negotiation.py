@@ -1,4 +1,4 @@
-"""Sinks that stand in for a stream's own: while its protocol is proposed, and after its end."""
+"""Sinks that stand in for a stream's own: while its protocol is agreed, and after its end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 
-class Negotiation:
-    """The sink of a stream whose protocol is proposed: takes the answer, then steps aside."""
+class Proposing:
+    """The sink of a stream that we opened: takes the answer to our proposals, then steps aside."""
 
     def __init__(
         self, connection: Connection, stream: Stream, initiator: multistream.Initiator
@@ -47,6 +47,36 @@ class Negotiation:
         """Let the waiting opener see that nothing was agreed."""
         self._stream.negotiation_ended(reason)
         self.decided.set()
+
+
+class Answering:
+    """The sink of a stream that the peer opened: answers its proposals, then steps aside."""
+
+    def __init__(
+        self, connection: Connection, stream: Stream, responder: multistream.Responder
+    ) -> None:
+        self._responder = responder
+        self._connection = connection
+        self._stream = stream
+
+    def feed(self, data: memoryview) -> int:
+        """Answer; what stands behind the agreement is left in the stream."""
+        answer = self._responder.receive(data)
+        if answer:
+            self._stream.queue(answer)
+        if self._responder.agreed is None:
+            return len(data)
+        self._stream.protocol = self._responder.agreed
+        self._stream.negotiated()
+        self._connection.agreed(self._stream)
+        return len(data) - len(self._responder.remainder)
+
+    def pass_done(self) -> None:
+        """Do nothing."""
+
+    def ended(self, reason: str | None) -> None:
+        """Give up: the peer left before anything was agreed."""
+        self._connection.disagreed(self._stream)
 
 
 class Discard:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ...wire import noise, yamux
+from ...wire import noise, yamux_frames
 from ...wire.errors import PeerFault
-from ...wire.yamux import Session
-from ...wire.yamux_stream import HEADER_BYTES, Read
+from ...wire.yamux import Read, Session
+from ...wire.yamux_frames import HEADER_BYTES
 from ..environment import RawStream, RunBlocking
 from .stream import FileRange, Stream
 
@@ -84,6 +84,7 @@ class Pump:
         self._pong = trio.Event()
         self._rate = 0.0
         self.closing = False
+        self._broken = False  # the peer broke the protocol
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -96,8 +97,15 @@ class Pump:
         """Say goodbye, send what is queued, and end."""
         if not self.closing:
             self.closing = True
-            self._session.go_away(yamux.NORMAL)
+            self._session.go_away(yamux_frames.NORMAL)
             self.wake()
+
+    def _break_off(self, reason: str) -> None:
+        """Drop everything but a word to the peer that it is at fault."""
+        self._session.close_all(reason)
+        self._session.go_away(yamux_frames.PROTOCOL_ERROR)
+        self.closing = self._broken = True
+        self.wake()
 
     def ponged(self, opaque: int) -> None:
         """Take the answer to a ping."""
@@ -117,7 +125,9 @@ class Pump:
             except PeerFault as fault:
                 self._faults.count(fault)
                 reason = reason or str(fault)
-                self._session.go_away(yamux.PROTOCOL_ERROR)
+                self._break_off(reason)
+                nursery.cancel_scope.deadline = trio.current_time() + GOODBYE_SECONDS
+                return
             except _Ended as end:
                 reason = reason or str(end)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -235,8 +245,8 @@ class Pump:
 
     async def _perform(self, reads: list[Read], plain: memoryview, length: int) -> int:
         """Read file parts into the batch; return its length without the frames that failed."""
-        failed: list[Read] = []
         at = 0
+        failed: dict[int, int] = {}  # stream id -> where the first frame stands that fails
         while at < len(reads):
             run = at + 1
             end = reads[at].offset + len(reads[at].view)
@@ -248,11 +258,12 @@ class Pump:
             group = reads[at:run]
             why = await self._read_group(group)
             if why is not None:
-                failed += group
+                failed.setdefault(group[0].stream.id, group[0].frame)
                 self._withdraw(group[0], why)
             at = run
-        if failed:
-            return _without(plain, length, failed)
+        for stream_id, frame in failed.items():
+            # Neither old bytes of the buffer nor a hole: the stream ends before what is missing.
+            length = yamux_frames.cut(plain, length, stream_id, frame)
         return length
 
     async def _read_group(self, group: list[Read]) -> str | None:
@@ -284,7 +295,8 @@ class Pump:
     async def _goodbye(self) -> None:
         with trio.move_on_after(GOODBYE_SECONDS):
             await self._raw.send_eof()
-            await trio.sleep(GOODBYE_SECONDS)
+            if not self._broken:
+                await trio.sleep(GOODBYE_SECONDS)  # the reader sees the peer's end before
         raise _Ended("closed")
 
     # Keeping alive
@@ -310,11 +322,3 @@ def _moved(cipher: memoryview, have: int, read: int) -> memoryview:
     fresh = memoryview(bytearray(read + noise.MAX_MESSAGE + 2))
     fresh[:have] = cipher[:have]
     return fresh
-
-
-def _without(plain: memoryview, length: int, failed: list[Read]) -> int:
-    """Cut the frames of failed reads out of a batch, so that no old bytes are ever sent."""
-    for start, end in sorted({read.frame for read in failed}, reverse=True):
-        plain[start : start + length - end] = plain[end:length]
-        length -= end - start
-    return length

@@ -49,7 +49,6 @@ class Stream(trio.abc.HalfCloseableStream):
         self._writable = trio.Event()
         self._closed = False
         self._sent_eof = False
-        self._reason = ""
         self._sending = False
         self._receiving = False
         self._negotiating = False
@@ -69,10 +68,6 @@ class Stream(trio.abc.HalfCloseableStream):
     def wake_writer(self) -> None:
         """Let a waiting sender look again."""
         self._writable.set()
-
-    def note_end(self, reason: str) -> None:
-        """Remember why the stream was reset."""
-        self._reason = self._reason or reason
 
     def negotiate(self, sink: Sink) -> None:
         """Let `sink` take the bytes until the protocol is agreed (`negotiated`)."""
@@ -116,7 +111,7 @@ class Stream(trio.abc.HalfCloseableStream):
                     self.connection.wake_writer()
                     return data
                 if inner.reset:
-                    raise trio.BrokenResourceError(self._reason or "the stream was reset")
+                    raise trio.BrokenResourceError(self._inner.reason)
                 if inner.remote_ended:
                     return b""
                 self._readable = trio.Event()
@@ -161,21 +156,21 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def reset(self, reason: str = "") -> None:
         """End both halves at once; the peer sees a reset."""
-        self.note_end(reason or "the stream was reset")
-        self._inner.abort()
+        self._inner.abort(reason or "the stream was reset")
         self.connection.wake_writer()
 
     def _check_sendable(self) -> None:
         if self._closed or self._sent_eof:
             raise trio.ClosedResourceError
         if self._inner.reset:
-            raise trio.BrokenResourceError(self._reason or "the stream was reset")
+            raise trio.BrokenResourceError(self._inner.reason)
 
     def _exclusive_sender(self) -> _Sender:
         return _Sender(self)
 
     async def _drained(self, below: int) -> None:
-        while self._inner.queued > below or self.connection.congested:
+        # When much is queued elsewhere, only what this stream added itself must be gone.
+        while self._inner.queued > (0 if self.connection.congested else below):
             if self._inner.reset or self._closed:
                 break
             self._writable = trio.Event()
@@ -183,7 +178,7 @@ class Stream(trio.abc.HalfCloseableStream):
         if self._closed:
             raise trio.ClosedResourceError
         if self._inner.reset:
-            raise trio.BrokenResourceError(self._reason or "the stream was reset")
+            raise trio.BrokenResourceError(self._inner.reason)
 
     # The fast path
 
@@ -193,9 +188,19 @@ class Stream(trio.abc.HalfCloseableStream):
         return self._inner.queued
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was closed here."""
+        return self._closed
+
+    @property
     def is_reset(self) -> bool:
-        """Whether it is over in both directions."""
+        """Whether it ended before its time, here or there."""
         return self._inner.reset
+
+    @property
+    def reason(self) -> str:
+        """Why it was reset; empty while it was not."""
+        return self._inner.reason
 
     def install_sink(self, sink: Sink) -> None:
         """Hand every byte to `sink` inside the receive pass, what is buffered first."""
@@ -241,7 +246,7 @@ class Stream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
         while self._inner.queued > below:
             if self._inner.reset or self._closed:
-                raise ConnectionLost(self._reason or "the stream has ended")
+                raise ConnectionLost(self._inner.reason or "the stream was closed")
             self._writable = trio.Event()
             await self._writable.wait()
 
