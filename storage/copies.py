@@ -108,7 +108,7 @@ class Copies:
     def share(
         self, cid: Cid, path: Path, stats: Iterable[tuple[int, FileStat]], now: float
     ) -> Copy:
-        """See `Store.add_shared_copy`."""
+        """See `Store.add_shared_copy`; the journal is left to `note`."""
         with self._db.transaction():
             copy = self.at(cid, path)
             copy_id = (
@@ -132,9 +132,12 @@ class Copies:
             self._db.run("DELETE FROM copy_files WHERE copy = ?", (copy_id,))
             self.record_files(copy_id, stats)
             self._bits.set_whole(copy_id)
-        if copy is None:
-            self._journal.added(self._known(copy_id), now)
         return self._known(copy_id)
+
+    def note(self, copy: Copy, now: float) -> None:
+        """Write a copy into the journal if it is not there; its row must be committed."""
+        if copy.id not in self._journal.copies:
+            self._journal.added(copy, now)
 
     def begin_fetch(self, cid: Cid, path: Path, now: float) -> Copy:
         """See `Store.begin_fetch`."""

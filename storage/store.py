@@ -21,7 +21,7 @@ from ..wire.walk import Entry, EntryKind
 from .bits import Bits
 from .copies import Copies
 from .database import Connection
-from .errors import disk_errors
+from .errors import Damaged, disk_errors
 from .filesystem import Disk, FileStat
 from .index import Index
 from .journal import Journal
@@ -211,12 +211,19 @@ class Store:
             path: The absolute path of its root.
             stats: (ordinal, stat) of every file entry, as it was when hashed.
             now: Unix time.
+
+        Raises:
+            Damaged: Nodes of its index are not (any more) in the store.
         """
         path = path.absolute()
         known = self.copy_rows.at(cid, path)
         if known is not None and not known.finished:
             delete_working(self, known)
-        copy = self.copy_rows.share(cid, path, stats, now)
+        with self.transaction():
+            if not self.has_nodes(cid):  # a content with the same files was forgotten meanwhile
+                raise Damaged(f"a part of the index of {path} was removed: share it again")
+            copy = self.copy_rows.share(cid, path, stats, now)
+        self.copy_rows.note(copy, now)
         self.open_files.drop(copy.id)
         return copy
 

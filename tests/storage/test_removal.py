@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shoal.storage.errors import Damaged
 from shoal.wire.errors import Misuse
 
 TREE = {"a": b"alpha", "in": {"b": b"beta"}, "void": {}}
@@ -107,3 +108,23 @@ def test_pausing_and_resuming(lab: Any, content: Any) -> None:
     with pytest.raises(Misuse):
         lab.store.pause(finished)
     assert writer is not None
+
+
+def test_a_removal_while_the_same_files_are_imported_is_noticed(
+    lab: Any, make_content: Any
+) -> None:
+    inner = {"film": b"a" * ((1 << 20) + 1)}
+    old, new = make_content({"in": inner, "x": b"1"}), make_content({"in": inner, "y": b"2"})
+    lab.put(Path("/d/new"), {"in": inner, "y": b"2"})
+    copy_id = lab.fetch(old, Path("/d/old"))
+    shared = set(old.nodes) & set(new.nodes)
+    lab.store.add_nodes((cid, new.nodes[cid]) for cid in shared)
+    lab.store.remove_copy(copy_id)
+    store = lab.store
+    store.add_nodes((cid, block) for cid, block in new.nodes.items() if cid not in shared)
+    store.ensure_content(new.cid)
+    store.add_entries(new.cid, new.entries)
+    store.index_complete(new.cid, new.size, len(new.pieces))
+    with pytest.raises(Damaged):
+        store.add_shared_copy(new.cid, Path("/d/new"), [], 1.0)
+    lab.share(new, Path("/d/new"))

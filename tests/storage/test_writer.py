@@ -392,7 +392,9 @@ def test_what_is_written_during_a_sync_is_synced_by_the_next(
     assert "fdatasync" in done
 
 
-def test_after_a_failed_sync_pieces_are_written_again(lab: Any, memory: MemoryDisk, make_content: Any) -> None:
+def test_after_a_failed_sync_pieces_are_written_again(
+    lab: Any, memory: MemoryDisk, make_content: Any
+) -> None:
     content = make_content(b"a" * PIECE + b"b")
     writer = lab.begin(content, Path("/d/out"))
     writer.write(0, 0, content.pieces[0])
