@@ -42,7 +42,7 @@ def stop_at(disk: MemoryDisk, number: int, error: Exception) -> list[str]:
     return done
 
 
-def claimed_bytes_are_there(store: Store, content: Any) -> int:
+def claimed_bytes_are_there(store: Any) -> int:
     """Check every claimed piece of every copy; return how many there are."""
     count = 0
     for copy in store.copies():
@@ -100,7 +100,7 @@ def test_a_power_cut_anywhere_costs_no_claimed_piece(
         disk.on_operation = None
         disk.crash(Random(number) if torn else None)
         lab.store = Store.open(lab.home, disk, 2.0)
-        claimed_bytes_are_there(lab.store, content)
+        claimed_bytes_are_there(lab.store)
         fetch_in_steps(lab, content)
         assert len(lab.store.copies()) == 1
         made = read_tree(disk, OUT)
@@ -116,7 +116,7 @@ def test_a_power_cut_anywhere_costs_no_claimed_piece(
 
 def test_the_tree_after_all_cuts_is_the_content(lab: Any, content: Any, read_tree: Any) -> None:
     fetch_in_steps(lab, content)
-    assert claimed_bytes_are_there(lab.store, content) == len(content.pieces)
+    assert claimed_bytes_are_there(lab.store) == len(content.pieces)
     made = read_tree(lab.disk, OUT)
     assert made == content.files[0] if isinstance(made, bytes) else made["void"] == {}
 
@@ -140,7 +140,7 @@ def test_an_error_at_any_operation_is_said_and_can_be_retried(
         over = not failed and number > 40
         disk.on_operation = None
         lab.store.begin_fetch(content.cid, OUT, lab.now)
-        claimed_bytes_are_there(lab.store, content)
+        claimed_bytes_are_there(lab.store)
         fetch_in_steps(lab, content)
         made = read_tree(disk, OUT)
         expected = expected or made
@@ -221,7 +221,7 @@ def test_a_killed_process_leaves_what_it_claimed(
         process.send_signal(signal.SIGKILL)
     lab.store = Store.open(tmp_path / "home", RealDisk(), 2.0)
     assert lab.store.problems == []
-    assert claimed_bytes_are_there(lab.store, content) >= until + 1
+    assert claimed_bytes_are_there(lab.store) >= until + 1
     writer = lab.begin(content, tmp_path / "out")
     lab.write(writer, content, list(lab.store.bits(1).search(0)))
     writer.finish()

@@ -22,7 +22,9 @@ PIECE = 1 << 20
 def make_files(sizes: list[int]) -> tuple[Cid, list[Entry], dict[Cid, bytes], list[Any]]:
     """Build a folder of files with made-up leaf digests; also the naive list of pieces."""
     nodes: dict[Cid, bytes] = {}
-    children, entries, pieces = [], [], []
+    children: list[Named] = []
+    entries: list[Entry] = []
+    pieces: list[Any] = []
     for number, size in enumerate(sizes):
         count = max(1, -(-size // CHUNK))
         leaves = []
@@ -40,7 +42,7 @@ def make_files(sizes: list[int]) -> tuple[Cid, list[Entry], dict[Cid, bytes], li
     return root.cid, [top, *entries], nodes, pieces
 
 
-def add(lab: Any, made: Any) -> Cid:
+def add(lab: Any, made: tuple[Cid, list[Entry], dict[Cid, bytes], list[Any]]) -> Cid:
     cid, entries, nodes, pieces = made
     lab.store.ensure_content(cid)
     lab.store.add_nodes(nodes.items())

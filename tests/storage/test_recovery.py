@@ -23,7 +23,7 @@ def remove_database(lab: Any) -> None:
         (lab.home / name).unlink(missing_ok=True)
 
 
-def open_again(lab: Any) -> Store:
+def open_again(lab: Any) -> Any:
     lab.store = Store.open(lab.home, lab.disk, 9.0)
     return lab.store
 
