@@ -110,7 +110,7 @@ def _checked(config: Config, place: str) -> Config:
     """Refuse values that cannot work, before anything is started with them."""
     if config.dht not in get_args(DhtMode):
         raise ConfigError(f"{place}: dht is auto, server or client, not {config.dht!r}")
-    if not (isinstance(config.dht_protocol, str) and config.dht_protocol.startswith("/")):
+    if not config.dht_protocol.startswith("/"):
         raise ConfigError(f"{place}: dht_protocol looks like /shoal/kad/1.0.0")
     for name in ("listen", "announce", "bootstrap"):
         value = getattr(config, name)

@@ -83,6 +83,10 @@ def error_of(code: int, message: str) -> ShoalError:
 
 def translate(error: Exception) -> ShoalError | None:
     """Turn an error of the folders below into what the user is told; None if it is a bug."""
+    # Imported here: the command line's help needs none of it.
+    from ..storage.errors import HomeBusy, StorageError
+    from .net.errors import NetError
+
     match error:
         case ShoalError():
             return error
@@ -90,6 +94,12 @@ def translate(error: Exception) -> ShoalError | None:
             return UsageError(str(error))
         case ContentRefused():
             return IntegrityError(str(error))
+        case HomeBusy():
+            return HomeInUse(str(error))
+        case StorageError():
+            return Refused(str(error)) if error.exit_code == 6 else DiskError(str(error))
+        case NetError():
+            return NotFound(str(error))
         case _:
             return None
 

@@ -204,6 +204,11 @@ class Dht:
             self._host.unhandle(self.config.protocol)
             self._server.stop()
 
+    @property
+    def knows_anyone(self) -> bool:
+        """Whether some peer of the DHT is known, from now or from an earlier run."""
+        return len(self._table) > 0 or self._keeper.knows_anyone
+
     async def wait_joined(self) -> None:
         """Wait until some server of the DHT has answered us."""
         await self._joined.wait()

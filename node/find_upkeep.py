@@ -102,6 +102,11 @@ class Keeper:
         self._poked = trio.Event()
         self.last_join = Joined(0, ())
 
+    @property
+    def knows_anyone(self) -> bool:
+        """Whether there is somebody to join through."""
+        return bool(self._bootstrap or self._remembered)
+
     async def load(self) -> None:
         """Read what earlier runs remembered."""
         run_blocking = self._environment.run_blocking

@@ -71,6 +71,8 @@ class ImportOptions:
     """Leave out FIFOs, sockets and devices instead of refusing."""
     hash_code: int = SHA2_256
     """Hash function of leaves and nodes: `SHA2_256` or `BLAKE3`."""
+    private: Path | None = None
+    """A folder that must not be shared with what lies around it: the home, with its key."""
     workers: int = 0
     """Hashing threads; 0 = one for each core, 1 = none but the caller's."""
 
@@ -174,6 +176,7 @@ class _Import:
             self._disk,
             hidden=options.hidden,
             skip_special=options.skip_special,
+            private=options.private,
             cancelled=self._cancelled,
         ).run()
         self._tell()

@@ -113,6 +113,7 @@ class Scanner:
         *,
         hidden: bool = True,
         skip_special: bool = False,
+        private: Path | None = None,
         limits: WalkLimits | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -121,6 +122,7 @@ class Scanner:
         self._disk = disk
         self._hidden = hidden
         self._skip_special = skip_special
+        self._private = self._identity(private)
         self._limits = limits or WalkLimits()
         self._cancelled = cancelled
 
@@ -187,6 +189,12 @@ class Scanner:
         with disk_errors(f"reading {self._show(path)}"):
             inside = folder.folder(name)
             names = inside.names()
+            stat = inside.fstat()
+        if (stat.device, stat.inode) == self._private:
+            raise Unshareable(
+                f"{self._show(path)} is a home folder of shoal, and the key in it must stay "
+                "private; share the folders beside it one by one"
+            )
         found = FoundFolder(name)
         for child in sorted(names, key=os.fsencode):
             if not self._hidden and child.startswith("."):
@@ -228,6 +236,16 @@ class Scanner:
             raise Unshareable(f"{self._show(path)} lies deeper than {limits.depth} folders")
         if len(path) > limits.path or len(path.encode()) > limits.path:
             raise Unshareable(f"a path is over {limits.path} bytes long: {path[:80]}…")
+
+    def _identity(self, path: Path | None) -> tuple[int, int] | None:
+        """Return device and inode of the folder at a path, if there is one."""
+        if path is None:
+            return None
+        try:
+            stat = self._disk.folder(path).fstat()
+        except OSError:
+            return None
+        return stat.device, stat.inode
 
     def _show(self, path: str) -> str:
         """Return a path below the root as its owner knows it."""

@@ -108,7 +108,7 @@ class Host:
         """
         try:
             for addr in listen:
-                self._listeners.append(await self.environment.transport.listen(addr))
+                await self.listen(addr)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for listener in self._listeners:
@@ -122,6 +122,17 @@ class Host:
             with trio.CancelScope(shield=True):
                 for listener in self._listeners:
                     await listener.aclose()
+
+    async def listen(self, addr: Multiaddr) -> None:
+        """Listen on one more address, before or while `run` runs.
+
+        Raises:
+            OSError: The address is in use or not ours.
+        """
+        listener = await self.environment.transport.listen(addr)
+        self._listeners.append(listener)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._accept, listener)
 
     async def aclose(self) -> None:
         """Stop listening and end all connections properly (at most 3 s)."""

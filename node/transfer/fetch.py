@@ -106,7 +106,8 @@ class Fetch:
         except (ContentRefused, StorageError) as error:
             self.failure = error
         finally:
-            self.swarm.fetch = None
+            if self.swarm.fetch is self:
+                self.swarm.fetch = None
             for view in self._buffers.values():
                 self.transfers.pool.give(view)
             self.transfers.pool.reserved -= sum(self._reserved.values())
@@ -478,6 +479,11 @@ class Fetch:
         self.disk_full = None
 
     # Facts
+
+    @property
+    def copying_to_disk(self) -> bool:
+        """Whether all bytes are here and only the disk is waited for."""
+        return self.engine is not None and self.engine.over
 
     def block_done(self, table: PieceTable) -> bool:
         """Return whether every piece of a block is there."""

@@ -59,6 +59,7 @@ class Transfers:
         environment: The five doors.
         host: Connections.
         store: What we hold.
+        lane: Lets one thread at a time call the store.
         find_providers: Begins a search in the DHT; None = there is no DHT.
         reach: Connects to a named peer (an address, or a peer id that the DHT resolves).
         notice: Told sentences for the node's owner.
@@ -70,6 +71,7 @@ class Transfers:
         host: Host,
         store: Store,
         *,
+        lane: trio.CapacityLimiter,
         find_providers: Callable[[Cid], ProviderSearch | None],
         reach: Callable[[PeerHint], Awaitable[Connection]],
         notice: Callable[[str], None],
@@ -85,7 +87,7 @@ class Transfers:
         self.swarms: dict[Cid, ContentSwarm] = {}
         self.fetches: dict[int, tuple[Fetch, Seeker]] = {}
         """By copy id."""
-        self._lane = trio.CapacityLimiter(1)  # one writer thread for the database
+        self._lane = lane
         self._io = trio.CapacityLimiter(IO_THREADS)
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[int, trio.CancelScope] = {}
@@ -114,6 +116,13 @@ class Transfers:
             finally:
                 self._nursery = None
                 self.host.unhandle(PROTOCOL)
+
+    async def aclose(self) -> None:
+        """Stop all fetches; what they have written is claimed first."""
+        for copy_id in list(self.fetches):
+            fetch = self.stop_fetch(copy_id)
+            if fetch is not None:
+                await fetch.done.wait()
 
     # Swarms
 
