@@ -115,11 +115,13 @@ class Connection:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = RLock()
+        self.on_damage: Callable[[], None] | None = None
+        """Called once, when a page that is not what it should be is met."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what the block did, durably, or nothing of it; blocks may be nested."""
-        with self._lock, database_errors(), self._database.atomic():
+        with self._lock, self._errors(), self._database.atomic():
             yield
 
     @contextmanager
@@ -130,11 +132,13 @@ class Connection:
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
-        return self._execute(sql, values).fetchall()
+        with self._lock, self._errors():  # rows are read from the disk while they are fetched
+            return self._database.conn.execute(sql, values).fetchall()
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Return the first row of a query, or None."""
-        return self._execute(sql, values).fetchone()
+        with self._lock:
+            return self._execute(sql, values).fetchone()
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run one statement; return how many rows it changed."""
@@ -148,7 +152,7 @@ class Connection:
 
     def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row."""
-        with self._lock, database_errors():
+        with self._lock, self._errors():
             self._database.conn.executemany(sql, rows)
 
     def _execute(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
@@ -156,7 +160,21 @@ class Connection:
             try:
                 return self._database.conn.execute(sql, values)
             except sqlite3.DatabaseError as error:
-                raise (_in_words(error) or error) from error
+                raise (self._noted(error) or error) from error
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise (self._noted(error) or error) from error
+
+    def _noted(self, error: sqlite3.DatabaseError) -> StorageError | None:
+        in_words = _in_words(error)
+        if isinstance(in_words, Damaged) and self.on_damage is not None:
+            tell, self.on_damage = self.on_damage, None
+            tell()
+        return in_words
 
     def close(self) -> None:
         """Close; a second call does nothing."""

@@ -45,6 +45,7 @@ class Journal:
         copies: The copies that were added and not removed, by id.
         removed: Ids of copies that were removed.
         damaged: Lines that could not be read.
+        database_damaged: The database was found damaged while it was used, and is to be replaced.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -52,6 +53,7 @@ class Journal:
         self.copies: dict[int, JournalCopy] = {}
         self.removed: set[int] = set()
         self.damaged = 0
+        self.database_damaged = False
         self._lines = 0
         with disk_errors(f"opening {JOURNAL_NAME}"):
             self._file, self._end = self._open()
@@ -72,6 +74,15 @@ class Journal:
         """Write down that a copy is ours no more."""
         if copy_id in self.copies:
             self._note({"event": "removed", "copy": copy_id})
+
+    def note_damage(self) -> None:
+        """Write down that the database is damaged, for the next start."""
+        self._note({"event": "database-damaged"})
+
+    def note_replaced(self) -> None:
+        """Write down that the damaged database was replaced."""
+        if self.database_damaged:
+            self._note({"event": "database-replaced"})
 
     def close(self) -> None:
         """Close the file."""
@@ -120,6 +131,10 @@ class Journal:
             case "removed":
                 self.copies.pop(record["copy"], None)
                 self.removed.add(record["copy"])
+            case "database-damaged":
+                self.database_damaged = True
+            case "database-replaced":
+                self.database_damaged = False
             case _:
                 raise KeyError(record["event"])
 
@@ -144,6 +159,8 @@ class Journal:
                 self._folder.remove(_NEW_NAME)
             file = self._folder.create(_NEW_NAME, 0o600)
             data = b"".join(_lines(self.copies.values(), self.removed))
+            if self.database_damaged:
+                data += _line({"event": "database-damaged"})
             file.pwrite(data, 0)
             file.fdatasync()
             self._folder.rename(_NEW_NAME, self._folder, JOURNAL_NAME, replace=True)

@@ -28,10 +28,14 @@ MAX_PROBLEMS: Final = 200
 _LOST_REASON: Final = "the database was lost: its files are to be hashed again"
 
 
-def open_or_set_aside(disk: Disk, home: Path, folder: Folder) -> tuple[Connection, list[str]]:
+def open_or_set_aside(
+    disk: Disk, home: Path, folder: Folder, known_damaged: bool
+) -> tuple[Connection, list[str]]:
     """Open the database; one that is damaged is moved aside and a new one begun."""
     path = home / DATABASE_NAME
     try:
+        if known_damaged:
+            raise Damaged("the database was found damaged when it was last used")
         return open_database(disk, path, _size(folder)), []
     except Damaged as damage:
         aside = _set_aside(folder)

@@ -22,7 +22,7 @@ from .bits import Bits
 from .copies import Copies
 from .database import Connection
 from .errors import Damaged, disk_errors
-from .filesystem import Disk, FileStat
+from .filesystem import Disk, FileStat, Folder
 from .index import Index
 from .journal import Journal
 from .model import (
@@ -91,12 +91,31 @@ class Store:
         with disk_errors(f"opening the home folder {home}"):
             folder = disk.folder(home)
         journal = Journal(folder)
-        connection, problems = open_or_set_aside(disk, home, folder)
-        store = cls(connection, journal, disk)
-        with connection.transaction():
-            store.problems = problems + reconcile(store, now)
-        store.sweep_nodes()
-        store.hashes.trim()
+        try:
+            try:
+                return cls._begin(home, folder, disk, journal, now)
+            except Damaged:
+                if not journal.database_damaged:
+                    raise
+                return cls._begin(home, folder, disk, journal, now)  # it is set aside this time
+        except BaseException:
+            journal.close()
+            raise
+
+    @classmethod
+    def _begin(cls, home: Path, folder: Folder, disk: Disk, journal: Journal, now: float) -> Store:
+        connection, problems = open_or_set_aside(disk, home, folder, journal.database_damaged)
+        try:
+            journal.note_replaced()
+            connection.on_damage = journal.note_damage
+            store = cls(connection, journal, disk)
+            with connection.transaction():
+                store.problems = problems + reconcile(store, now)
+            store.sweep_nodes()
+            store.hashes.trim()
+        except BaseException:
+            connection.close()
+            raise
         return store
 
     def close(self) -> None:

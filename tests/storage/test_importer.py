@@ -404,6 +404,19 @@ def test_an_unreadable_file_ends_it_and_nothing_is_shared(
     assert store.copies() == []
 
 
+def test_the_home_is_never_shared_along_with_what_lies_around_it(
+    tmp_path: Path, share: Callable[..., Imported], store: Store
+) -> None:
+    (tmp_path / "other").mkdir()
+    home = tmp_path / "home"
+    for path in (tmp_path, home):
+        with pytest.raises(Unshareable, match="home folder of shoal"):
+            share(path, private=home)
+    assert store.contents() == []
+    assert share(tmp_path / "other", private=home).files == 0
+    assert share(tmp_path / "other", private=tmp_path / "missing").files == 0
+
+
 # Files that change
 
 

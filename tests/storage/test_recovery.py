@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from shoal.storage.errors import FileChanged, FileMissing, StorageError
+from shoal.storage.errors import Damaged, FileChanged, FileMissing, StorageError
 from shoal.storage.model import CopyState
 from shoal.storage.reader import CopyReader
 from shoal.storage.store import Store
+from shoal.wire.ids import RAW, Cid
 
 PIECE = 1 << 20
 TREE = {"a": b"alpha", "b": b"B" * PIECE + b"C", "e": b"", "in": {"d": b"delta"}}
@@ -334,3 +335,37 @@ def test_a_file_that_was_away_while_verifying_counts_when_it_is_back(
     assert lab.store.check_copy(copy_id) == []
     assert lab.store.bits(copy_id).all()
     assert lab.store.copy(copy_id).state is CopyState.COMPLETE
+
+
+def overwrite_page_with(path: Path, text: bytes) -> None:
+    """Destroy the page of a database file that holds a text."""
+    data = path.read_bytes()
+    at = data.find(text) // 4096 * 4096
+    assert at > 0
+    path.write_bytes(data[:at] + b"\xff" * 4096 + data[at + 4096 :])
+
+
+@pytest.mark.parametrize("where", ["used at start", "used later"])
+def test_damage_that_is_met_late_is_mended(
+    real_lab: Any, tmp_path: Path, content: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr("shoal.storage.database.QUICK_CHECK_BYTES", 0)  # as if it were large
+    real_lab.fetch(content, tmp_path / "out")
+    for number in range(200):
+        real_lab.store.ensure_content(Cid.of(RAW, b"%d" % number), "n" * 100)
+        real_lab.store.peers.add_totals([(b"%d" % number + b"t" * 100, 1, 1)], 1.0)
+    real_lab.store.close()
+    path = real_lab.home / "shoal.db"
+    overwrite_page_with(path, (b"n" if where == "used at start" else b"t") * 100)
+    store = open_again(real_lab)
+    if where == "used later":
+        assert store.problems == []
+        with pytest.raises(Damaged):
+            store.peers.totals()
+        store.close()
+        store = open_again(real_lab)
+    assert any("moved to" in problem for problem in store.problems)
+    assert [copy.recheck for copy in store.copies()] == [True]
+    assert len(store.contents()) == 1
+    store.close()
+    assert open_again(real_lab).problems == []
