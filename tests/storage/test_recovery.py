@@ -337,12 +337,12 @@ def test_a_file_that_was_away_while_verifying_counts_when_it_is_back(
     assert lab.store.copy(copy_id).state is CopyState.COMPLETE
 
 
-def overwrite_page_with(path: Path, text: bytes) -> None:
-    """Destroy the page of a database file that holds a text."""
+def overwrite_pages_with(path: Path, text: bytes) -> None:
+    """Destroy the pages of a database file that hold a text."""
     data = path.read_bytes()
-    at = data.find(text) // 4096 * 4096
-    assert at > 0
-    path.write_bytes(data[:at] + b"\xff" * 4096 + data[at + 4096 :])
+    pages = [data[at : at + 4096] for at in range(0, len(data), 4096)]
+    assert any(text in page for page in pages)
+    path.write_bytes(b"".join(b"\xff" * 4096 if text in page else page for page in pages))
 
 
 @pytest.mark.parametrize("where", ["used at start", "used later"])
@@ -356,7 +356,7 @@ def test_damage_that_is_met_late_is_mended(
         real_lab.store.peers.add_totals([(b"%d" % number + b"t" * 100, 1, 1)], 1.0)
     real_lab.store.close()
     path = real_lab.home / "shoal.db"
-    overwrite_page_with(path, (b"n" if where == "used at start" else b"t") * 100)
+    overwrite_pages_with(path, (b"n" if where == "used at start" else b"t") * 100)
     store = open_again(real_lab)
     if where == "used later":
         assert store.problems == []
