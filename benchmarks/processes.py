@@ -44,12 +44,14 @@ class Shoal:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
         self._events: Queue[Event | None] = Queue()
         self._usage: Usage | None = None
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._events.put(json.loads(line))
+        with self.process.stdout as lines:
+            for line in lines:
+                self._events.put(json.loads(line))
         self._events.put(None)
 
     def events(self, timeout: float = 120.0) -> Iterator[Event]:
@@ -89,8 +91,7 @@ class Shoal:
             self.process.returncode = os.waitstatus_to_exitcode(status)
             if killer is not None:
                 killer.cancel()
-            if self.process.stdout is not None and stop:
-                self.process.stdout.close()
+            self._reader.join(STOP_SECONDS)
             if not isinstance(self._log, int):
                 self._log.close()
             self._usage = Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)

@@ -260,8 +260,8 @@ class Node:
                 await self.host.aclose()
         if hasattr(self, "nursery"):
             self.nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await self._stack.aclose()
+        # No scope of ours around this: the nursery that it leaves was entered outside of any.
+        await self._stack.aclose()
 
     async def stop(self) -> None:
         """Ask the owner of this node to end it (`wait_stopped`)."""
