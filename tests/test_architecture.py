@@ -55,8 +55,22 @@ FILE_METHODS = {"read_text", "read_bytes", "write_text", "write_bytes"}
 
 
 @dataclass(frozen=True)
+class Import:
+    """One imported name, spelt out from the top."""
+
+    name: str
+    bound: str
+    """The name that it has in the module."""
+    meaning: str
+    """What that name stands for: `import a.b` binds `a`."""
+    level: int
+    """Dots of a relative import, else 0."""
+    line: int
+
+
+@dataclass(frozen=True)
 class Source:
-    """A module of ours, with the names it imports and uses, each spelt out from the top."""
+    """A module of ours."""
 
     place: str
     tree: ast.Module
@@ -66,38 +80,31 @@ class Source:
         return self.place.split("/")[0]
 
     @property
-    def module(self) -> list[str]:
-        """The dotted name as a list; `shoal` is its first word."""
-        words = ["shoal", *self.place.removesuffix(".py").split("/")]
-        return words[:-1] if words[-1] == "__init__" else words
+    def package(self) -> list[str]:
+        """The dotted name of the package it lies in, as a list that begins with `shoal`."""
+        return ["shoal", *self.place.split("/")[:-1]]
 
-    def imports(self) -> Iterator[tuple[str, str, int, int]]:
-        """Yield (name here, full name, level of a relative import or 0, line)."""
-        package = self.module if self.place.endswith("__init__.py") else self.module[:-1]
+    def imports(self) -> Iterator[Import]:
         for item in ast.walk(self.tree):
             match item:
                 case ast.Import(names=names):
                     for alias in names:
-                        here = alias.asname or alias.name.split(".")[0]
-                        yield here, alias.name, 0, item.lineno
+                        top = alias.name.split(".")[0]
+                        meaning = alias.name if alias.asname else top
+                        yield Import(alias.name, alias.asname or top, meaning, 0, item.lineno)
                 case ast.ImportFrom(module=module, names=names, level=level):
-                    base = package[: len(package) - level + 1] if level else []
-                    start = ".".join([*base, *([module] if module else [])])
+                    base = self.package[: len(self.package) - level + 1] if level else []
                     for alias in names:
-                        yield (
-                            alias.asname or alias.name,
-                            f"{start}.{alias.name}",
-                            level,
-                            item.lineno,
-                        )
+                        name = ".".join([*base, *([module] if module else []), alias.name])
+                        bound = alias.asname or alias.name
+                        yield Import(name, bound, name, level, item.lineno)
 
     def uses(self) -> Iterator[tuple[str, int]]:
         """Yield (full name, line) of all that is imported, and of attributes of it."""
-        bound: dict[str, str] = {}
-        for here, name, _, line in self.imports():
-            # `import a.b` binds `a`, and what is used of `a.b` is seen where it is used.
-            bound[here] = here if name.startswith(f"{here}.") else name
-            yield name, line
+        meanings: dict[str, str] = {}
+        for found in self.imports():
+            meanings[found.bound] = found.meaning
+            yield found.name, found.line
         for item in ast.walk(self.tree):
             if isinstance(item, ast.Attribute):
                 words = [item.attr]
@@ -105,8 +112,8 @@ class Source:
                 while isinstance(value, ast.Attribute):
                     words.append(value.attr)
                     value = value.value
-                if isinstance(value, ast.Name) and value.id in bound:
-                    yield ".".join([bound[value.id], *reversed(words)]), item.lineno
+                if isinstance(value, ast.Name) and value.id in meanings:
+                    yield ".".join([meanings[value.id], *reversed(words)]), item.lineno
 
 
 @cache
@@ -166,37 +173,37 @@ def opens_files(source: Source) -> list[str]:
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
 def test_a_folder_imports_only_the_folders_it_may(folder: str) -> None:
-    found = [
-        f"{source.place}:{line} {name}"
+    breaches = [
+        f"{source.place}:{found.line} {found.name}"
         for source in of(folder)
-        for _, name, _, line in source.imports()
-        if name.startswith("shoal.")
-        and (other := name.split(".")[1]) != folder
+        for found in source.imports()
+        if found.name.startswith("shoal.")
+        and (other := found.name.split(".")[1]) != folder
         and other in MAY_IMPORT
         and other not in MAY_IMPORT[folder]
     ]
-    assert found == []
+    assert breaches == []
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
 def test_folders_import_each_other_relatively(folder: str) -> None:
-    found = [
-        f"{source.place}:{line} {name}"
+    breaches = [
+        f"{source.place}:{found.line} {found.name}"
         for source in of(folder)
-        for _, name, level, line in source.imports()
-        if level == 0 and name.split(".")[0] in {"shoal", *MAY_IMPORT}
+        for found in source.imports()
+        if found.level == 0 and found.name.split(".")[0] in {"shoal", *MAY_IMPORT}
     ]
-    assert found == []
+    assert breaches == []
 
 
 def test_no_import_leaves_the_package() -> None:
-    found = [
-        f"{source.place}:{line}"
+    breaches = [
+        f"{source.place}:{found.line}"
         for source in sources()
-        for _, _, level, line in source.imports()
-        if level > len(source.place.split("/"))
+        for found in source.imports()
+        if found.level > len(source.package)
     ]
-    assert found == []
+    assert breaches == []
 
 
 # What a folder never touches
@@ -318,8 +325,8 @@ def test_only_codecs_touch_protobuf() -> None:
     users = {
         source.place
         for source in sources()
-        for _, name, _, _ in source.imports()
-        if name.startswith("google.") or "_pb2" in name or name.startswith("shoal.wire.proto.")
+        for found in source.imports()
+        if re.match(r"google\.|shoal\.wire\.proto\.|.*_pb2", found.name)
     }
     assert users
     assert {place for place in users if not re.fullmatch(r"wire/[a-z0-9_]+\.py", place)} == set()
@@ -391,10 +398,11 @@ def third_party(found: list[Source]) -> dict[str, str]:
     """Return {distribution: a place that imports it}."""
     ours = {"shoal", *MAY_IMPORT, *(path.stem for path in (ROOT / "benchmarks").glob("*.py"))}
     return {
-        DISTRIBUTIONS.get(top, top.replace("_", "-")): f"{source.place}:{line}"
+        DISTRIBUTIONS.get(top, top.replace("_", "-")): f"{source.place}:{item.line}"
         for source in found
-        for _, name, level, line in source.imports()
-        if level == 0 and (top := name.split(".")[0]) not in {*sys.stdlib_module_names, *ours}
+        for item in source.imports()
+        if item.level == 0
+        and (top := item.name.split(".")[0]) not in {*sys.stdlib_module_names, *ours}
     }
 
 
