@@ -25,6 +25,9 @@ from .ids import PeerId, split_multihash
 MAX_ADDR_BYTES: Final = 1024
 """Longest binary multiaddr; a relayed address has about 120 bytes."""
 
+MAX_TEXT: Final = 2048
+"""Longest text of a multiaddr; hexadecimal and base58 forms are up to twice the bytes."""
+
 MAX_PARTS: Final = 16
 """Parts of one multiaddr; a relayed WebTransport address has nine."""
 
@@ -127,6 +130,8 @@ def parse_multiaddr(text: str) -> Multiaddr:
     """
     if not text.startswith("/"):
         raise _not_a_multiaddr(text, "it must begin with /")
+    if len(text) > MAX_TEXT:
+        raise _not_a_multiaddr(text, f"it is over {MAX_TEXT} characters long")
     words = text[1:].removesuffix("/").split("/")
     data = b""
     while words:

@@ -203,8 +203,12 @@ def _decode_addrs(peer: PeerId, items: Iterable[bytes]) -> tuple[Multiaddr, ...]
             addr = multiaddr_from_bytes(data)
         except PeerFault:
             continue  # of a kind that we do not know; the others may do
-        bare = without_peer(addr)
-        if peer_of(addr) in (None, peer) and bare.to_bytes():
+        named = peer_of(addr)
+        if named is None:
+            addrs[addr] = None
+        elif named == peer and (bare := without_peer(addr)).to_bytes():
             addrs[bare] = None
+    if len(addrs) <= MAX_ADDRS:
+        return tuple(addrs)
     # Public nodes have a dozen addresses, most of transports that we do not speak.
     return tuple(sorted(addrs, key=lambda addr: host_port(addr) is None)[:MAX_ADDRS])

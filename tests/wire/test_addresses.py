@@ -238,6 +238,7 @@ def test_texts_that_people_give(text: str, read: str) -> None:
         ("/ip4/192.0.2.1/tcp/1/p2p/Qmx", "'Qmx' cannot stand behind p2p"),
         ("/dns4/a..b/tcp/1", "'a..b' cannot stand behind dns4"),
         ("/ip4/192.0.2.1" * (MAX_PARTS + 1), "too many parts"),
+        ("/tls" * 1_000_000, "over 2048 characters"),
     ],
 )
 def test_a_bad_text_is_refused_with_the_reason(text: str, why: str) -> None:
