@@ -1,0 +1,393 @@
+"""A network in memory: places with IP addresses, and the paths between them.
+
+One heap of arrivals (time, turn) and one task that delivers them: what arrives when does not depend
+on the scheduler. Nothing is ever lost on a stream; a fault holds bytes back or breaks the stream.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import ipaddress
+import math
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import trio
+from multiaddr import Multiaddr
+
+from ..node.environment import RandomSource
+from ..wire.addresses import Scope, host_port, is_name, scope_of_ip, tcp_addr
+from .link import Link, Path, Pipe
+from .stream import Half, MemoryStream
+from .trace import Trace
+
+BACKLOG: Final = 128
+"""Inbound streams that wait to be accepted; more are refused."""
+
+FIRST_PORT: Final = 32768
+LAST_PORT: Final = 60999
+"""Ports of outbound streams and of listeners on port 0, as in Linux."""
+
+LOOPBACK: Final = {4: "127.0.0.1", 6: "::1"}
+WILDCARD: Final = {"0.0.0.0": 4, "::": 6}
+
+
+def global_addresses() -> Iterator[str]:
+    """Yield distinct global IPv4 addresses, each in another /16 as long as there are any."""
+    for low in range(1, 1 << 16):
+        for high in range(5 << 8, 224 << 8):
+            ip = ipaddress.IPv4Address(high << 16 | low)
+            if scope_of_ip(ip) is Scope.GLOBAL and ip.is_global:
+                yield str(ip)
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+class Place:
+    """A machine in the network: its addresses, its access line and what listens there.
+
+    Attributes:
+        reachable: Whether others can open streams to it; False = behind a router that drops them.
+        starts: How often a node was started again here.
+    """
+
+    def __init__(self, network: Network, name: str, ips: Sequence[str]) -> None:
+        self.network = network
+        self.name = name
+        self.ips = tuple(ips)
+        self.reachable = True
+        self.up = Pipe()
+        self.down = Pipe()
+        self.listeners: dict[tuple[str, int], MemoryListener] = {}
+        self.streams: dict[MemoryStream, Place] = {}
+        """Open ends here, and where the other end is."""
+        self.starts = 0
+        self._port = FIRST_PORT - 1
+
+    def free_port(self) -> int:
+        """Return a port that is not in use here."""
+        taken = {port for _, port in self.listeners}
+        while True:
+            self._port = self._port + 1 if self._port < LAST_PORT else FIRST_PORT
+            if self._port not in taken:
+                return self._port
+
+    def source_ip(self, target: str) -> str:
+        """Return our IP towards another one."""
+        ip = ipaddress.ip_address(target)
+        if ip.is_loopback:
+            return LOOPBACK[ip.version]
+        same = [own for own in self.ips if ipaddress.ip_address(own).version == ip.version]
+        if not same:
+            raise _error(errno.ENETUNREACH)
+        scope = scope_of_ip(ip)
+        return next(
+            (own for own in same if scope_of_ip(ipaddress.ip_address(own)) is scope), same[0]
+        )
+
+
+class _Way:
+    """How the bytes of one direction of a stream travel."""
+
+    def __init__(self, network: Network, source: Place, target: Place) -> None:
+        self._network = network
+        self._source = source
+        self._target = target
+        self._last = 0.0
+
+    def carry(self, data: bytes, deliver: Callable[[], None]) -> float:
+        """Send the bytes; return when they have left the source."""
+        size = len(data)
+        now = trio.current_time()
+        self._network.bytes += size
+        self._network.note("send", self._source.name, self._target.name, size, zlib.crc32(data))
+        path = self._network.path(self._source, self._target)
+        left = path.pipe.pass_through(self._source.up.pass_through(now, size), size)
+        at = self._target.down.pass_through(left + path.delay(), size)
+        self._last = at = max(at, self._last)
+        self._network.deliver_at(at, path, deliver)
+        return left
+
+
+class Network:
+    """All places and paths; `run` must be running.
+
+    Args:
+        chance: Where jitter comes from, one source per path.
+        default: Conditions between two places of which nothing else was said.
+        trace: Where events are noted.
+    """
+
+    def __init__(
+        self, chance: RandomSource, default: Link | None = None, trace: Trace | None = None
+    ) -> None:
+        self.default = default or Link()
+        self.names: dict[str, list[Multiaddr]] = {}
+        """What names (`/dns4/…`) stand for."""
+        self.places: dict[str, Place] = {}
+        self.trace = trace or Trace()
+        self.bytes = 0
+        """Bytes sent."""
+        self._chance = chance
+        self._by_ip: dict[str, Place] = {}
+        self._paths: dict[tuple[str, str], Path] = {}
+        self._arrivals: list[tuple[float, int, Path, Callable[[], None]]] = []
+        self._turn = 0
+        self._sooner = trio.Event()
+        self._addresses = global_addresses()
+
+    def place(self, name: str, ips: Sequence[str] = ()) -> Place:
+        """Add a place; without `ips` it gets a global address of its own."""
+        if name in self.places:
+            raise ValueError(f"there is a place {name} already")
+        place = Place(self, name, ips or [next(self._addresses)])
+        for ip in place.ips:
+            if ip in self._by_ip:
+                raise ValueError(f"{ip} belongs to {self._by_ip[ip].name}")
+        self._by_ip.update((ip, place) for ip in place.ips)
+        self.places[name] = place
+        return place
+
+    def path(self, source: Place, target: Place) -> Path:
+        """Return the path from one place to another."""
+        key = (source.name, target.name)
+        path = self._paths.get(key)
+        if path is None:
+            link = Link(0.0) if source is target else self.default
+            path = Path(link, self._chance.stream(f"path {key[0]} {key[1]}"))
+            self._paths[key] = path
+        return path
+
+    def find(self, source: Place, ip: str) -> Place | None:
+        """Return the place that an address leads to."""
+        return source if ipaddress.ip_address(ip).is_loopback else self._by_ip.get(ip)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Deliver what arrives until cancelled."""
+        task_status.started()
+        while True:
+            self._sooner = trio.Event()
+            due = self._arrivals[0][0] if self._arrivals else math.inf
+            with trio.move_on_at(due):
+                await self._sooner.wait()
+            now = trio.current_time()
+            while self._arrivals and self._arrivals[0][0] <= now:
+                _, _, path, deliver = heapq.heappop(self._arrivals)
+                if path.cut:
+                    path.held.append(deliver)
+                else:
+                    deliver()
+
+    def deliver_at(self, at: float, path: Path, deliver: Callable[[], None]) -> None:
+        """Call `deliver` at a time, or when the path is whole again."""
+        self._turn += 1
+        entry = (at, self._turn, path, deliver)
+        heapq.heappush(self._arrivals, entry)
+        if self._arrivals[0] is entry:
+            self._sooner.set()
+
+    def send(self, source: Place, target: Place, deliver: Callable[[], None]) -> None:
+        """Send a packet without a body."""
+        path = self.path(source, target)
+        self.deliver_at(trio.current_time() + path.delay(), path, deliver)
+
+    def release(self, path: Path) -> None:
+        """Mend a path: what it held arrives one latency from now, in order."""
+        path.cut = False
+        held, path.held = path.held, []
+        at = trio.current_time() + path.link.latency
+        for deliver in held:
+            self.deliver_at(at, path, deliver)
+
+    def note(self, *facts: object) -> None:
+        """Note an event in the trace."""
+        self.trace.note(trio.current_time(), *facts)
+
+
+class MemoryListener:
+    """A listening address of a place."""
+
+    def __init__(self, place: Place, keys: Sequence[tuple[str, int]]) -> None:
+        self._place = place
+        self._keys = keys
+        shown = [(ip, port) for ip, port in keys if len(keys) == 1 or ip not in LOOPBACK.values()]
+        shown += [key for key in keys if key not in shown]
+        self._addrs = tuple(tcp_addr(ip, port) for ip, port in shown)
+        self._waiting: deque[MemoryStream] = deque()
+        self._changed = trio.Event()
+        self._closed = False
+
+    @property
+    def addrs(self) -> Sequence[Multiaddr]:
+        """Concrete addresses that lead here."""
+        return self._addrs
+
+    @property
+    def full(self) -> bool:
+        """Whether no more streams can wait here."""
+        return self._closed or len(self._waiting) >= BACKLOG
+
+    def arrive(self, stream: MemoryStream) -> None:
+        """Let a stream wait to be accepted."""
+        self._waiting.append(stream)
+        self._changed.set()
+
+    async def accept(self) -> MemoryStream:
+        """Wait for the next stream."""
+        await trio.lowlevel.checkpoint()
+        while not self._closed:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._changed = trio.Event()
+            await self._changed.wait()
+        raise trio.ClosedResourceError
+
+    async def aclose(self) -> None:
+        """Stop listening; who was not accepted yet sees a reset."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closed = True
+        self._changed.set()
+        for key in self._keys:
+            if self._place.listeners.get(key) is self:
+                del self._place.listeners[key]
+        while self._waiting:
+            self._waiting.popleft().break_off("nobody listens any more")
+
+
+class MemoryTransport:
+    """The `Transport` of one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Return whether it is a plain TCP address or a name."""
+        return host_port(addr) is not None or is_name(addr)
+
+    async def dial(self, addr: Multiaddr) -> MemoryStream:
+        """Open a stream; takes one round trip, or for ever if nobody answers."""
+        pair = host_port(addr)
+        if pair is None:
+            raise OSError(f"{addr} is no TCP address")
+        await trio.lowlevel.checkpoint()
+        return await _Dial(self.place, *pair).wait()
+
+    async def listen(self, addr: Multiaddr) -> MemoryListener:
+        """Listen; port 0 takes a free one, a wildcard all addresses of its family."""
+        pair = host_port(addr)
+        if pair is None:
+            raise OSError(f"{addr} is no TCP address")
+        host, port = pair
+        place = self.place
+        family = WILDCARD.get(host)
+        if family is None:
+            ips = [host]
+        else:
+            ips = [ip for ip in place.ips if ipaddress.ip_address(ip).version == family]
+            ips.append(LOOPBACK[family])
+        if not all(ip in place.ips or ipaddress.ip_address(ip).is_loopback for ip in ips):
+            raise _error(errno.EADDRNOTAVAIL)
+        port = port or place.free_port()
+        keys = [(ip, port) for ip in ips]
+        if any(key in place.listeners for key in keys):
+            raise _error(errno.EADDRINUSE)
+        listener = MemoryListener(place, keys)
+        place.listeners.update((key, listener) for key in keys)
+        await trio.lowlevel.checkpoint()
+        return listener
+
+    async def resolve(self, addr: Multiaddr) -> Sequence[Multiaddr]:
+        """Replace a name by what the network says that it stands for."""
+        await trio.lowlevel.checkpoint()
+        if not is_name(addr):
+            return [addr]
+        found = self.place.network.names.get(str(addr))
+        if not found:
+            raise OSError("the name does not resolve")
+        return found
+
+
+class _Dial:
+    """One attempt to open a stream: a packet there, its answer back."""
+
+    def __init__(self, source: Place, ip: str, port: int) -> None:
+        self._source = source
+        self._network = source.network
+        self._target = self._network.find(source, ip)
+        self._key = (ip, port)
+        self._local = tcp_addr(source.source_ip(ip), source.free_port())
+        self._decided = trio.Event()
+        self._failure: OSError | None = None
+        self._stream: MemoryStream | None = None
+        self._given_up = False
+
+    async def wait(self) -> MemoryStream:
+        if self._target is None:
+            await trio.sleep(self._network.default.latency)
+            raise _error(errno.EHOSTUNREACH)
+        self._network.send(self._source, self._target, self._reach)
+        try:
+            await self._decided.wait()
+        except trio.Cancelled:
+            self._given_up = True
+            if self._stream is not None:
+                self._stream.break_off("the dialler gave up")
+            raise
+        if self._failure is not None:
+            raise self._failure
+        assert self._stream is not None
+        return self._stream
+
+    def _reach(self) -> None:
+        """Arrive at the target."""
+        target = self._target
+        assert target is not None
+        if not target.reachable and target is not self._source:
+            return  # dropped: no answer ever comes
+        listener = target.listeners.get(self._key)
+        if listener is None or listener.full:
+            self._failure = _error(errno.ECONNREFUSED)
+        else:
+            there, back = (
+                Half(_Way(self._network, self._source, target)),
+                Half(_Way(self._network, target, self._source)),
+            )
+            there.join(back)
+            back.join(there)
+            remote = tcp_addr(*self._key)
+            ours = MemoryStream(back, there, remote, self._local)
+            theirs = MemoryStream(there, back, self._local, remote)
+            for stream, here, other in (ours, self._source, target), (theirs, target, self._source):
+                here.streams[stream] = other
+                stream.on_closed = _Forget(here, stream)
+            self._stream = ours
+            listener.arrive(theirs)
+            self._network.note("open", self._source.name, target.name, self._key[1])
+        self._network.send(target, self._source, self._answered)
+
+    def _answered(self) -> None:
+        """Arrive back at the dialler."""
+        if self._given_up and self._stream is not None:
+            self._stream.break_off("the dialler gave up")
+        self._decided.set()
+
+
+class _Forget:
+    """Takes a closed stream out of its place's books."""
+
+    def __init__(self, place: Place, stream: MemoryStream) -> None:
+        self._place = place
+        self._stream = stream
+
+    def __call__(self) -> None:
+        self._place.streams.pop(self._stream, None)
