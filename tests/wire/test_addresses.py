@@ -149,7 +149,6 @@ def test_what_is_never_taken_from_a_peer(text: str) -> None:
     assert not acceptable(parse_multiaddr(text), Scope.LOOPBACK)
 
 
-@settings(deadline=None)
 @given(ips, ports)
 def test_host_and_port_come_back(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
@@ -249,7 +248,7 @@ def test_a_bad_text_is_refused_with_the_reason(text: str, why: str) -> None:
     assert "they look like /ip4/" in str(caught.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.one_of(
         st.text(max_size=60),
@@ -342,7 +341,7 @@ names = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.one_of(
         st.binary(max_size=60),

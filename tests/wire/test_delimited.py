@@ -15,7 +15,7 @@ LIMIT = 300
 payloads = st.lists(st.binary(max_size=LIMIT), max_size=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(payloads, st.lists(st.integers(0, 2000), max_size=12))
 def test_any_split_gives_the_same_frames(frames: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(map(frame, frames))
@@ -31,7 +31,7 @@ def test_any_split_gives_the_same_frames(frames: list[bytes], cuts: list[int]) -
     assert reader.remainder == b""
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(payloads)
 def test_byte_by_byte_nothing_comes_early_or_is_kept_for_long(frames: list[bytes]) -> None:
     reader = DelimitedReader(LIMIT)
@@ -42,7 +42,6 @@ def test_byte_by_byte_nothing_comes_early_or_is_kept_for_long(frames: list[bytes
     assert got == frames
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=LIMIT), st.data())
 def test_an_end_inside_a_frame_is_a_fault(payload: bytes, data: st.DataObject) -> None:
     whole = frame(payload)
@@ -73,7 +72,6 @@ def test_the_longest_frame_and_empty_ones_pass() -> None:
     assert DelimitedReader(0).feed(b"\0") == [b""]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_garbage_is_frames_or_a_fault(data: bytes) -> None:
     reader = DelimitedReader(LIMIT)

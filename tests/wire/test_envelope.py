@@ -52,7 +52,7 @@ def test_a_record_has_the_bytes_that_js_libp2p_writes() -> None:
     assert PeerRecord.open(ENVELOPE) == record
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, MAX_SEQ), st.integers(0, MAX_ADDRS))
 def test_a_record_survives_its_envelope(seq: int, count: int) -> None:
     addrs = tuple(Multiaddr(f"/ip4/192.0.2.{i}/tcp/{i + 1}") for i in range(count))
@@ -147,7 +147,7 @@ def test_bounds() -> None:
         Envelope.seal(KEY, b"", PEER_RECORD_TYPE, b"")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(
         st.binary(max_size=100),

@@ -77,7 +77,7 @@ def test_the_bytes_that_js_libp2p_writes() -> None:
     assert sorted(INFO.encode()) == sorted(IDENTIFY)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(infos)
 def test_a_message_comes_back(info: IdentifyInfo) -> None:
     assert IdentifyInfo.decode(info.encode()) == info
@@ -89,7 +89,7 @@ def test_absent_is_not_empty() -> None:
     assert IdentifyInfo.decode(info.encode()) == info
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(infos)
 def test_fields_over_several_messages_add_up(info: IdentifyInfo) -> None:
     parts = [
@@ -187,7 +187,7 @@ def test_every_cut_is_a_message_or_a_fault() -> None:
         assert info != INFO
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(
         st.binary(max_size=80),

@@ -79,7 +79,6 @@ def test_the_peer_id_specification_s_example_in_all_its_forms() -> None:
     assert PeerId.parse("12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA").raw[:2] == b"\0$"
 
 
-@settings(deadline=None)
 @given(peer_ids)
 def test_every_text_form_names_the_same_peer(peer: PeerId) -> None:
     binary = b"\x01" + varint.encode(LIBP2P_KEY) + peer.raw
@@ -116,7 +115,6 @@ def test_other_bytes_are_no_peer_id(raw: bytes) -> None:
         PeerId.from_bytes(raw)
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=200), peer_ids.map(lambda p: p.raw[:-1])))
 def test_garbage_is_a_whole_peer_id_or_a_fault(data: bytes) -> None:
     try:
@@ -147,7 +145,6 @@ def test_an_old_name_is_the_same_content() -> None:
     assert Cid.from_bytes(base58.b58decode(old)) == Cid.parse(old)
 
 
-@settings(deadline=None)
 @given(cids)
 def test_a_cid_survives_bytes_and_text(cid: Cid) -> None:
     data = bytes(cid)
@@ -159,7 +156,6 @@ def test_a_cid_survives_bytes_and_text(cid: Cid) -> None:
         assert Cid.parse("F" + data.hex().upper()) == cid
 
 
-@settings(deadline=None)
 @given(cids, st.integers(1, 20))
 def test_a_cut_or_padded_cid_is_refused(cid: Cid, count: int) -> None:
     with pytest.raises(PeerFault):
@@ -168,7 +164,7 @@ def test_a_cut_or_padded_cid_is_refused(cid: Cid, count: int) -> None:
         Cid.from_bytes(bytes(cid) + bytes(count))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_garbage_is_a_canonical_cid_or_a_fault(data: bytes) -> None:
     try:
@@ -178,7 +174,7 @@ def test_garbage_is_a_canonical_cid_or_a_fault(data: bytes) -> None:
     assert data in (bytes(cid), cid.multihash)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.one_of(st.text(max_size=80), st.text("bBfFzkKQm1" + BASE36 + "=_-٣é ", max_size=80)))
 def test_any_text_is_read_or_refused(text: str) -> None:
     for parse in (PeerId.parse, Cid.parse):

@@ -112,7 +112,7 @@ def test_messages_with_peers_and_records_from_js_libp2p() -> None:
     assert answer.encode() == FINDANSWER.replace(b"\x42\x47", b"\x42\x49") + b"\x18\x00"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(messages)
 def test_a_message_comes_back(message: KadMessage) -> None:
     data = message.encode()
@@ -254,7 +254,7 @@ def test_every_cut_is_a_message_or_a_fault() -> None:
         assert len(message.closer) < 2
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(
         st.binary(max_size=80),

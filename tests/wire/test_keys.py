@@ -89,7 +89,6 @@ def test_what_is_no_private_key_of_ours(data: bytes) -> None:
         PrivateKey.from_message(data)
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=100))
 def test_a_signature_holds_for_its_key_and_bytes_alone(seed: bytes, text: bytes) -> None:
     key = PrivateKey(seed)
@@ -164,7 +163,7 @@ def test_other_bytes_are_no_key_message(data: bytes) -> None:
         PublicKey.from_message(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.one_of(
         st.binary(max_size=80),

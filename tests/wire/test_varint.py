@@ -35,7 +35,6 @@ def test_the_published_examples(value: int, encoded: str) -> None:
     assert varint.decode(data) == (value, len(data))
 
 
-@settings(deadline=None)
 @given(values, st.binary(max_size=4), st.binary(max_size=4))
 def test_a_value_comes_back_and_the_rest_is_left(value: int, before: bytes, after: bytes) -> None:
     data = varint.encode(value)
@@ -44,7 +43,6 @@ def test_a_value_comes_back_and_the_rest_is_left(value: int, before: bytes, afte
         assert varint.decode(kind(before + data + after), len(before)) == (value, end)
 
 
-@settings(deadline=None)
 @given(values)
 def test_every_cut_asks_for_more(value: int) -> None:
     data = varint.encode(value)
@@ -72,7 +70,7 @@ def test_what_does_not_fit_is_our_mistake(value: int) -> None:
         varint.encode(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=12))
 def test_garbage_is_a_value_in_shortest_form_or_a_fault(data: bytes) -> None:
     try:
