@@ -87,14 +87,18 @@ class Shoal:
                 killer.start()
             else:
                 killer = None
-            _, status, used = os.wait4(self.process.pid, 0)
-            self.process.returncode = os.waitstatus_to_exitcode(status)
+            try:
+                _, status, used = os.wait4(self.process.pid, 0)
+            except ChildProcessError:  # somebody polled it: what it used is not known any more
+                self._usage = Usage(0.0, 0)
+            else:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                self._usage = Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
             if killer is not None:
                 killer.cancel()
             self._reader.join(STOP_SECONDS)
             if not isinstance(self._log, int):
                 self._log.close()
-            self._usage = Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
         return self._usage
 
     def __enter__(self) -> Shoal:

@@ -240,7 +240,15 @@ class Node:
             for content in contents
             if content.cid in held and (key := sharing.announced_as(content)) is not None
         ]
-        await self.dht.announce_soon(keys)
+        await self.dht.announce_soon(keys, again=True)
+        await self._look_after_copies()
+
+    async def _look_after_copies(self) -> None:
+        """Compare every finished copy's files with what was recorded, and say what is missing."""
+        for copy in await self.blocking(self.store.copies):
+            if copy.finished and not copy.recheck:
+                for problem in await self.blocking(self.store.check_copy, copy.id):
+                    self.notice(problem)
 
     async def _join(self, bootstrap: Sequence[PeerHint]) -> None:
         joined = await self.dht.bootstrap(bootstrap)

@@ -277,9 +277,12 @@ class Dht:
         """
         return await self._announcer.announce(multihash)
 
-    async def announce_soon(self, multihashes: Iterable[bytes]) -> None:
-        """Have contents announced, many by sweep; those in the schedule stay as they are."""
-        await self._announcer.add(multihashes)
+    async def announce_soon(self, multihashes: Iterable[bytes], *, again: bool = False) -> None:
+        """Have contents announced, many by sweep; those in the schedule stay as they are.
+
+        With `again` all are announced at once: after a restart our addresses may be others.
+        """
+        await self._announcer.add(multihashes, again=again)
 
     async def withdraw(self, multihash: bytes) -> None:
         """Announce a content no more."""

@@ -74,13 +74,16 @@ class Announcer:
         for row in await self._environment.run_blocking(self._memory.announcements):
             self.schedule.set(row.multihash, row.due, now)
 
-    async def add(self, multihashes: Iterable[bytes]) -> None:
-        """Put contents into the schedule, due at once; those in it already stay as they are."""
+    async def add(self, multihashes: Iterable[bytes], *, again: bool = False) -> None:
+        """Put contents into the schedule, due at once; those in it already stay as they are.
+
+        With `again` they are due at once, too: our addresses are others than last time.
+        """
         now = self._environment.clock.now()
         rows = [
             AnnouncementRow(multihash, now, None)
             for multihash in multihashes
-            if multihash not in self.schedule and self.schedule.set(multihash, now, now)
+            if (again or multihash not in self.schedule) and self.schedule.set(multihash, now, now)
         ]
         if rows:
             await self._environment.run_blocking(self._memory.save_announcements, rows)

@@ -108,6 +108,8 @@ async def follow(
         NotFound: It has waited for too long.
     """
     begun = trio.current_time()
+    with trio.move_on_after(PROGRESS_SECONDS):
+        await fetch.loaded.wait()  # so that the first progress shows what is there already
     await teller.tell(progress_of(fetch))
     while not fetch.done.is_set():
         with trio.move_on_after(PROGRESS_SECONDS):

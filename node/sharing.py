@@ -93,6 +93,7 @@ async def _hash(node: Node, path: Path, options: ShareOptions, teller: Teller) -
             hidden=options.hidden,
             skip_special=options.skip_special,
             hash_code=BLAKE3 if options.hash == "blake3" else SHA2_256,
+            private=node.home_path,
         ),
         progress=told,
         cancelled=stop.is_set,

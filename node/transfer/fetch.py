@@ -96,6 +96,8 @@ class Fetch:
         self._reserved: dict[tuple[Link, int], int] = {}
         self._inline = transfers.cores <= 2
         self._saved_some = trio.Event()
+        self.loaded = trio.Event()
+        """Set when it is known what is there already."""
 
     # Life
 
@@ -146,6 +148,7 @@ class Fetch:
         self.engine = Download(pieces, bits, random, piece_size=size)
         self.feeder = BlockFeeder(self)
         self.done_bytes = await self.transfers.blocking(self._held_bytes, bits)
+        self.loaded.set()
         self._saver = Saver(
             self.transfers,
             writer,

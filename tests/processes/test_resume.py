@@ -38,6 +38,8 @@ def test_a_killed_fetch_goes_on_where_it_was(bench: Any, random_file: MakeFile) 
     reported = kill_at(bench.start("bob", "get", *arguments), size * MEBIBYTE * 3 // 10)
     again = bench.start("bob", "get", *arguments)
     first = again.wait_for("progress", 30)
+    while first["pieces"] is None:
+        first = again.wait_for("progress", 30)
     assert first["done_bytes"] >= reported - LOST_AT_MOST
     complete = again.wait_for("complete", 60)
     fetched = sum(source["bytes"] for source in complete["sources"])
