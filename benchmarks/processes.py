@@ -36,12 +36,20 @@ class Usage:
 class Shoal:
     """One `shoal --json` process with a home folder of its own."""
 
-    def __init__(self, home: Path, *arguments: str, log: Path | None = None) -> None:
-        """Start `shoal --home HOME --json ARGUMENTS`."""
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        log: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Start `shoal --home HOME --json ARGUMENTS`, in `folder`."""
         self.home = home
         self._log: IO[bytes] | int = log.open("wb") if log else subprocess.DEVNULL
         command = [sys.executable, "-m", "shoal.cli", "--home", str(home), "--json", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._log, cwd=folder
+        )
         self._events: Queue[Event | None] = Queue()
         self._usage: Usage | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -204,8 +204,9 @@ class Keeper:
                 nursery.start_soon(reach, contact)
         if reached:
             await self._look(self._host.peer_id.raw)
+            # At once, not behind the refresh: a node that is killed soon must find back.
+            await self.save(records=False)
             self._upkeep.hasten(Job.REFRESH, trio.current_time())
-            self._upkeep.hasten(Job.SAVE, trio.current_time())
         self._poked.set()
         self.last_join = Joined(len(reached), tuple(failures))
         return self.last_join

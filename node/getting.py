@@ -47,23 +47,36 @@ async def get(
     link = Link.parse(target)
     hints: list[PeerHint] = [*parse_peers(peers), *link.peers]
     place = await _destination(node, link, destination, folder)
+    if not any(copy.path == place and copy.finished for copy in await _copies(node, link.cid)):
+        node.refuse_hopeless(hints)
     now = node.environment.clock.now()
+    known = {copy.id for copy in await _copies(node, link.cid)}
     copy = await node.blocking(node.store.begin_fetch, link.cid, place, now)
     if copy.finished:
         await _already(node, copy, started, teller)
         return
     if copy.state is CopyState.PAUSED:
         await node.blocking(node.store.resume, copy.id)
-    node.refuse_hopeless(hints)
     fetch = await node.transfers.fetch(copy, hints, links)
     if node.purpose == "get":
         node.transfers.later(_announce_later, node, fetch)
-    await follow(node, fetch, started, timeout, teller)
+    try:
+        await follow(node, fetch, started, timeout, teller)
+    except NotFound:
+        if copy.id not in known and not fetch.done_bytes:
+            # Nothing came: leave nothing behind.
+            await node.stop_fetch(copy.id)
+            await node.blocking(node.store.remove_copy, copy.id)
+        raise
+
+
+async def _copies(node: Node, cid: Cid) -> list[Copy]:
+    return await node.blocking(node.store.copies, cid)
 
 
 async def _destination(node: Node, link: Link, destination: Path | None, folder: Path) -> Path:
     """Return the path that the content gets."""
-    copies = await node.blocking(node.store.copies, link.cid)
+    copies = await _copies(node, link.cid)
     if destination is None:
         unfinished = [copy for copy in copies if not copy.finished]
         if len(unfinished) == 1:

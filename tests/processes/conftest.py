@@ -25,7 +25,8 @@ class Bench:
 
     def start(self, name: str, *arguments: str) -> Shoal:
         """Start `shoal` with the home folder `name`."""
-        node = Shoal(self.folder / name, *arguments, log=self.folder / f"{name}.log")
+        log = self.folder / f"{name}.log"
+        node = Shoal(self.folder / name, *arguments, log=log, folder=self.folder)
         self.running.append(node)
         return node
 
@@ -58,6 +59,7 @@ class Bench:
             timeout=COMMAND_SECONDS,
             check=False,
             stdin=subprocess.DEVNULL,
+            cwd=self.folder,
         )
 
     def log(self, name: str) -> str:
