@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -93,13 +94,13 @@ class Stream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: The stream was reset or the connection ended.
             trio.ClosedResourceError: It was closed here.
         """
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
             raise trio.BusyResourceError("another task reads this stream")
-        await trio.lowlevel.checkpoint()
         self._receiving = True
         try:
+            await trio.lowlevel.checkpoint()
             while True:
                 if self._closed:
                     raise trio.ClosedResourceError
