@@ -222,8 +222,9 @@ class Host:
                 self._dialling.pop(peer, None)
 
     async def _dial_peer(self, peer: PeerId, given: Sequence[Multiaddr], force: bool) -> Connection:
+        ours = set(self.told_addrs())
         known = [*given, *await self._resolved(self.peerstore.addrs(peer))]
-        candidates = ranked(known, self.environment.transport)
+        candidates = ranked((a for a in known if a not in ours), self.environment.transport)
         due = [item for item in candidates if force or not self.dials.waits(item[0])]
         failures = [
             (str(addr), f"tried lately, again in {self.dials.waits(addr):.0f} s")
