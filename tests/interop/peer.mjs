@@ -1,0 +1,200 @@
+// A js-libp2p node that the tests drive: one JSON request a line on standard input, one JSON answer
+// a line on standard output ({"id", "result"} or {"id", "error"}). It ends with its standard input.
+
+import { createHash, randomBytes } from 'node:crypto'
+import { createInterface } from 'node:readline'
+import { noise } from '@chainsafe/libp2p-noise'
+import { yamux } from '@chainsafe/libp2p-yamux'
+import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
+import { identify, identifyPush } from '@libp2p/identify'
+import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
+import { multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p } from 'libp2p'
+import { CID } from 'multiformats/cid'
+
+const ECHO = '/interop/echo/1.0.0' // sends back what it gets
+const SINK = '/interop/sink/1.0.0' // reads to the end, then sends "<bytes> <sha256 in hex>"
+const SOURCE = '/interop/source/1.0.0' // reads a count of bytes in decimal to the end, then sends them
+const SERVED = { maxInboundStreams: 256, maxOutboundStreams: 256 }
+const PIECE = 256 * 1024
+
+let node
+let sourced = null // the hash of what SOURCE sent last
+
+async function send (stream, data) {
+  if (!stream.send(data)) {
+    await stream.onDrain()
+  }
+}
+
+async function sendRandom (stream, bytes) {
+  const hash = createHash('sha256')
+  for (let left = bytes; left > 0;) {
+    const data = randomBytes(Math.min(left, PIECE))
+    hash.update(data)
+    await send(stream, data)
+    left -= data.length
+  }
+  await stream.close()
+  return hash.digest('hex')
+}
+
+async function digest (stream) {
+  const hash = createHash('sha256')
+  let bytes = 0
+  for await (const data of stream) {
+    hash.update(data.subarray())
+    bytes += data.byteLength
+  }
+  return { bytes, sha256: hash.digest('hex') }
+}
+
+async function readAll (stream) {
+  const parts = []
+  for await (const data of stream) {
+    parts.push(data.subarray())
+  }
+  return Buffer.concat(parts)
+}
+
+function resetOnError (handler) {
+  return async (stream) => {
+    try {
+      await handler(stream)
+    } catch (error) {
+      stream.abort(error)
+    }
+  }
+}
+
+const handlers = {
+  [ECHO]: async (stream) => {
+    for await (const data of stream) {
+      await send(stream, data)
+    }
+    await stream.close()
+  },
+  [SINK]: async (stream) => {
+    const { bytes, sha256 } = await digest(stream)
+    await send(stream, Buffer.from(`${bytes} ${sha256}`))
+    await stream.close()
+  },
+  [SOURCE]: async (stream) => {
+    const count = Number((await readAll(stream)).toString())
+    sourced = await sendRandom(stream, count)
+  }
+}
+
+async function collect (events) {
+  const counts = {}
+  const found = {}
+  for await (const event of events) {
+    counts[event.name] = (counts[event.name] ?? 0) + 1
+    const peers = event.name === 'PROVIDER' ? event.providers : event.name === 'FINAL_PEER' ? [event.peer] : []
+    for (const peer of peers) {
+      found[peer.id.toString()] = peer.multiaddrs.map(String)
+    }
+  }
+  return { counts, found }
+}
+
+const known = (peer) => node.getConnections(peerIdFromString(peer))[0]
+
+const requests = {
+  // kad: the id of a DHT's protocol, or nothing for a node without one
+  start: async ({ seed, kad }) => {
+    const services = { identify: identify(), identifyPush: identifyPush(), ping: ping() }
+    if (kad != null) {
+      services.dht = kadDHT({
+        protocol: kad,
+        clientMode: false,
+        peerInfoMapper: passthroughMapper, // by default private addresses are hidden from others
+        allowQueryWithZeroPeers: true, // a query does not wait for the first one of the node itself
+        initialQuerySelfInterval: 3_600_000
+      })
+    }
+    node = await createLibp2p({
+      privateKey: await generateKeyPairFromSeed('Ed25519', Buffer.from(seed, 'hex')),
+      addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+      transports: [tcp()],
+      connectionEncrypters: [noise()],
+      streamMuxers: [yamux()],
+      connectionGater: { denyDialMultiaddr: () => false }, // by default loopback is not dialled
+      services
+    })
+    for (const [protocol, handler] of Object.entries(handlers)) {
+      await node.handle(protocol, resetOnError(handler), SERVED)
+    }
+    return { peer: node.peerId.toString(), addrs: node.getMultiaddrs().map(String) }
+  },
+  dial: async ({ addr }) => {
+    const connection = await node.dial(multiaddr(addr))
+    return { peer: connection.remotePeer.toString(), direction: connection.direction }
+  },
+  // what identify told of the other side
+  identity: async ({ peer }) => {
+    const { addresses, protocols, metadata } = await node.peerStore.get(peerIdFromString(peer))
+    const text = (name) => Buffer.from(metadata.get(name) ?? []).toString()
+    return {
+      addrs: addresses.map(({ multiaddr }) => multiaddr.toString()),
+      protocols,
+      agent: text('AgentVersion'),
+      version: text('ProtocolVersion')
+    }
+  },
+  protocols: () => node.getProtocols(),
+  connections: () => node.getConnections().map(({ remotePeer }) => remotePeer.toString()),
+  streams: ({ peer }) => known(peer).streams.map(({ protocol }) => protocol),
+  ping: async ({ peer }) => await node.services.ping.ping(peerIdFromString(peer)),
+  push: async ({ peer, bytes }) => {
+    const stream = await known(peer).newStream(SINK, SERVED)
+    const sha256 = await sendRandom(stream, bytes)
+    return { sha256, answer: (await readAll(stream)).toString() }
+  },
+  pull: async ({ peer, bytes }) => {
+    const stream = await known(peer).newStream(SOURCE, SERVED)
+    await send(stream, Buffer.from(String(bytes)))
+    await stream.close()
+    return await digest(stream)
+  },
+  sourced: () => sourced,
+  echoes: async ({ peer, count, bytes }) => {
+    const one = async () => {
+      const stream = await known(peer).newStream(ECHO, SERVED)
+      const data = randomBytes(bytes)
+      await send(stream, data)
+      await stream.close()
+      return (await readAll(stream)).equals(data)
+    }
+    const answers = await Promise.all(Array.from({ length: count }, one))
+    return answers.filter(Boolean).length
+  },
+  open: async ({ peer, protocol }) => {
+    const stream = await known(peer).newStream(protocol)
+    await stream.close()
+    return stream.protocol
+  },
+  serve: async ({ protocol }) => { await node.handle(protocol, resetOnError(handlers[ECHO])) },
+  hangup: async ({ peer }) => { await node.hangUp(peerIdFromString(peer)) },
+  table: () => node.services.dht.routingTable.size,
+  provide: async ({ cid }) => await collect(node.services.dht.provide(CID.parse(cid))),
+  providers: async ({ cid }) => await collect(node.services.dht.findProviders(CID.parse(cid))),
+  find: async ({ peer }) => await collect(node.services.dht.findPeer(peerIdFromString(peer))),
+  stop: async () => { await node.stop() }
+}
+
+function answer (message) {
+  process.stdout.write(JSON.stringify(message) + '\n')
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { id, request, ...rest } = JSON.parse(line)
+  Promise.resolve().then(() => requests[request](rest)).then(
+    (result) => answer({ id, result: result ?? null }),
+    (error) => answer({ id, error: `${error.name}: ${error.message}` })
+  )
+}
+process.exit(0)
