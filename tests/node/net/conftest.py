@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -69,6 +70,8 @@ class RawPeer:
     """Frames received, by type and flags."""
     payload: bytearray = field(default_factory=bytearray)
     ended: trio.Event = field(default_factory=trio.Event)
+    stop: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Cancel it to read nothing more."""
     _cipher: bytearray = field(default_factory=bytearray)
     _plain: bytearray = field(default_factory=bytearray)
 
@@ -89,7 +92,7 @@ class RawPeer:
     async def listen(self) -> None:
         """Note what comes until the end."""
         plain = memoryview(bytearray(noise.MAX_PLAIN))
-        try:
+        with self.stop, suppress(trio.BrokenResourceError):
             while data := await self.raw.receive_some(1 << 16):
                 self._cipher += data
                 while True:
@@ -99,8 +102,6 @@ class RawPeer:
                     del self._cipher[:used]
                     self._plain += plain[:made]
                 self._frames()
-        except trio.BrokenResourceError:
-            pass
         self.ended.set()
 
     def _frames(self) -> None:
@@ -131,6 +132,7 @@ async def raw_peer(world: World) -> MakeRawPeer:
         peer = RawPeer(raw, secured.session)
         peer._cipher += secured.cipher
         world.nursery.start_soon(peer.listen)
+        await trio.sleep(1)  # until the end of the handshake is over there
         return peer
 
     return make
