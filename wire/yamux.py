@@ -72,7 +72,7 @@ class Session:
         self._body = 0  # bytes left of the data frame being read
         self._body_flags = 0
         self._body_stream: YamuxStream | None = None
-        self._fed: set[YamuxStream] = set()
+        self._fed: dict[YamuxStream, None] = {}  # in the order of feeding
         self.unread = 0
         """Bytes received and not consumed, over all streams."""
         self.queued = 0
@@ -125,7 +125,7 @@ class Session:
 
     def pass_done(self) -> None:
         """Tell the sinks that were fed that nothing more comes in this pass."""
-        fed, self._fed = self._fed, set()
+        fed, self._fed = self._fed, {}
         for stream in fed:
             if stream.sink is not None and not stream.reset:
                 try:
@@ -190,7 +190,7 @@ class Session:
             self._drop(stream, "reset by the peer")
         elif flags & FIN and not stream.remote_ended:
             stream.remote_ended = True
-            self._fed.discard(stream)
+            self._fed.pop(stream, None)
             if stream.sink is not None and not stream.buffer:
                 stream.tell_ended(None)
             self._events.readable(stream)
@@ -228,7 +228,7 @@ class Session:
         except PeerFault as fault:
             self._fault(stream, fault)
             return
-        self._fed.add(stream)
+        self._fed[stream] = None
         if used:
             stream.credit(used)
         if used < len(data) and not stream.reset:
@@ -296,7 +296,7 @@ class Session:
         stream.reason = reason
         self.forget_buffer(stream)
         stream.clear_out()
-        self._fed.discard(stream)
+        self._fed.pop(stream, None)
         self._forget(stream)
         if stream.sink is not None:
             stream.tell_ended(reason)
