@@ -50,9 +50,9 @@ class TcpStream(trio.abc.HalfCloseableStream):
         """
         try:
             return await self._socket.recv_into(buffer)
-        except trio.ClosedResourceError:
-            raise
         except OSError as error:
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError from error
             raise trio.BrokenResourceError(str(error)) from error
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
@@ -101,8 +101,11 @@ class TcpListener:
 
         Raises:
             OSError: Nothing can be accepted now (no file descriptor left).
+            trio.ClosedResourceError: It listens no longer.
         """
         while True:
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError
             sock, _ = await self._socket.accept()
             try:
                 return TcpStream(sock)
