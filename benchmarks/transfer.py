@@ -5,7 +5,9 @@
 Prints, for each run and as medians: MB/s from the first request to the end (`complete.seconds`
 counts from the command's start, so start-up is included there), CPU seconds per GiB of the
 receiver and of all senders, and the peak memory of each side. Everything is encrypted, verified
-and synced to disk. The first run warms up and is not counted.
+and synced to disk. The first run warms up and is not counted. Before each fetch a scratch file of
+the same size is written and removed: on virtual machines that take freed memory back, the first
+write to a cold page costs ten times a later one, and would drown what is measured.
 """
 
 from __future__ import annotations
@@ -30,6 +32,15 @@ class Run:
     senders: tuple[Usage, ...]
 
 
+def warm_pages(path: Path, size: int) -> None:
+    """Have the kernel hold as many pages as a file of `size` bytes takes."""
+    block = bytes(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(block)
+    path.unlink()
+
+
 def run_once(folder: Path, path: Path, size: int, seeders: int) -> Run:
     """Share `path` from `seeders` fresh nodes, fetch it once, and measure."""
     nodes: list[Shoal] = []
@@ -41,6 +52,7 @@ def run_once(folder: Path, path: Path, size: int, seeders: int) -> Run:
             peers += ["--peer", listening["addrs"][0]]
         cids = [node.wait_for("shared", 600)["cid"] for node in nodes]
         target = folder / "fetched"
+        warm_pages(folder / "scratch", size)
         getter = Shoal(
             folder / "get",
             "get",
