@@ -36,8 +36,10 @@ def picture(event: Event, names: dict[str, str]) -> Group:
         ("dave ", "bold"),
         f"{done / 1e6:7.0f} of {total / 1e6:.0f} MB",
         f"   {(event['rate'] or 0) / 1e6:5.0f} MB/s",
-        f"   {event['waiting'] or ''}",
+        no_wrap=True,
+        overflow="ellipsis",
     )
+    waiting = Text(event["waiting"] or "", style="dim", no_wrap=True, overflow="ellipsis")
     table = Table.grid(padding=(0, 2))
     parts = dict(shares(event.get("sources") or []))
     for peer_id, name in names.items():
@@ -45,7 +47,7 @@ def picture(event: Event, names: dict[str, str]) -> Group:
         table.add_row(
             f"  from {name}", ProgressBar(total=1.0, completed=share, width=36), f"{share:4.0%}"
         )
-    return Group(head, ProgressBar(total=total, completed=done, width=60), table)
+    return Group(head, ProgressBar(total=total, completed=done, width=60), table, waiting)
 
 
 def sha256_of(path: Path) -> str:
@@ -69,7 +71,7 @@ def scene(folder: Path, size: int, console: Console) -> bool:
             nodes.append(node)
             names[listening["peer_id"]] = name
             bootstrap = bootstrap or ["--bootstrap", listening["addrs"][0]]
-            console.print(f"{name:>6} listens at {listening['addrs'][0]}")
+            console.print(f"{name:>6} listens at {listening['addrs'][0]}", soft_wrap=True)
         cids = set()
         for name, node in zip(NAMES, nodes, strict=True):
             shared = node.wait_for("shared", 600)
@@ -78,7 +80,7 @@ def scene(folder: Path, size: int, console: Console) -> bool:
         for node in nodes:
             node.wait_for("announced", 60)
         (cid,) = cids
-        console.print(f"\ndave knows this address: {bootstrap[1]}")
+        console.print(f"\ndave knows this address: {bootstrap[1]}", soft_wrap=True)
         console.print(f"       and this hash:     {cid}\n")
 
         target = folder / "dave-film.bin"
