@@ -7,8 +7,12 @@ that hold everything change no piece's rank and are not counted here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bitarray import bitarray
 from bitarray.util import zeros
+
+from ..wire.swarm import Range
 
 
 class Availability:
@@ -40,13 +44,13 @@ class Availability:
         while self._planes and not self._planes[-1].any():
             self._planes.pop()
 
-    def add_range(self, first: int, count: int) -> None:
-        """Count one more holder of a range."""
-        self.add(self._mask(first, count))
+    def add_ranges(self, ranges: Iterable[Range]) -> None:
+        """Count one more holder of some ranges, which do not overlap."""
+        self.add(self._mask(ranges))
 
-    def remove_range(self, first: int, count: int) -> None:
-        """Count one holder less of a range."""
-        self.remove(self._mask(first, count))
+    def remove_ranges(self, ranges: Iterable[Range]) -> None:
+        """Count one holder less of some ranges, which do not overlap."""
+        self.remove(self._mask(ranges))
 
     def count(self, piece: int) -> int:
         """Return how many holders a piece has."""
@@ -60,7 +64,8 @@ class Availability:
                 candidates = fewer
         return candidates
 
-    def _mask(self, first: int, count: int) -> bitarray:
+    def _mask(self, ranges: Iterable[Range]) -> bitarray:
         mask = zeros(self._pieces)
-        mask[first : first + count] = 1
+        for first, count in ranges:
+            mask[first : first + count] = 1
         return mask

@@ -119,6 +119,8 @@ class PeerBits:
                 if self._chunks or (self.bits is not None and self.bits.any()):
                     raise PeerFault("swarm-bitfield-mixed")
                 self.everything = frame.kind is BitfieldKind.ALL
+                if self.bits is not None:
+                    self.bits.setall(self.everything)
                 self._complete = True
                 return
             case _ if self.bits is not None:

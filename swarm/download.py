@@ -5,13 +5,12 @@ was verified; it answers with runs of pieces to request or cancel. Every method 
 seconds. The rules (design: section 5): the rarest pieces first with random ties, the very first
 ones at random; a peer's queue starts at two pieces and doubles per answered run up to two seconds
 of its rate; a late peer's pieces go to others and it is parked until it delivers; the last pieces
-are hedged within a budget of duplicates.
+are hedged within a budget of duplicates. Every request reserves the bytes that it may bring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from bitarray import bitarray
@@ -19,16 +18,13 @@ from bitarray.util import zeros
 
 from ..wire.swarm import MAX_PIECE, MAX_RUN, Range
 from .availability import Availability
-from .bitfield import PeerBits
+from .source import FIRST_QUEUE, Ask, Drop, Run, Source
 
 RUN_PIECES = 16
-"""Pieces in one request at most: a seeder wakes once for so many."""
+"""Pieces of 1 MiB in one request at most: a seeder wakes once for so many."""
 
 SMALLEST_PIECE = 4096
 """Pieces count as at least so long, so that queues of tiny ones stay short."""
-
-FIRST_QUEUE = 2
-"""Pieces that a new peer is asked for at once."""
 
 QUEUE_SECONDS = 2.0
 """A queue holds about so much of the peer's measured rate."""
@@ -47,16 +43,19 @@ LATE_FACTOR = 4.0
 """A request is late after max(2 s, 4 x the time expected)."""
 
 DUPLICATE_SHARE = 0.05
-"""Bytes that hedging may fetch twice, as a share of the content."""
+"""Pieces that hedging may fetch twice, as a share of the content; one at least."""
+
+HEDGE_WITHIN = 64
+"""Only so many last pieces are hedged."""
 
 HEDGE_SECONDS = 0.5
 """A piece is hedged if it is expected to take so much longer where it was asked for."""
 
-RATE_MEMORY = 0.8
-"""Weight of the past in a peer's rate, each time it is measured anew."""
+REFUSED_SECONDS = 10.0
+"""How long a piece that a peer rejected is not asked of it again."""
 
-RATE_SECONDS = 0.25
-"""How often it is."""
+MAX_REJECTS = 8
+"""Requests in a row that a peer may reject before it is left alone for a while."""
 
 
 class Draw(Protocol):
@@ -67,75 +66,19 @@ class Draw(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Run:
-    """A request under way."""
-
-    id: int
-    first: int
-    count: int
-    due: float
-    """When it is late, unless bytes arrive."""
-    left: set[int]
-    """Pieces still to come."""
-    late: bool = False
-    hedge: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Source:
-    """One peer, as a place to fetch from."""
-
-    name: str
-    """For people and totals: its peer id."""
-    bits: PeerBits = field(default_factory=PeerBits)
-    choked: bool = False
-    runs: dict[int, Run] = field(default_factory=dict)
-    queue: int = FIRST_QUEUE
-    """Pieces that may be asked for at a time."""
-    rate: float = 0.0
-    """Bytes a second, smoothed; 0 = not known."""
-    parked: bool = False
-    """It was late and has delivered nothing since."""
-    last_end: int = -1
-    """Piece behind its last run: going on there keeps disks and caches happy."""
-    refused: dict[int, float] = field(default_factory=dict)
-    """Pieces that it rejected, and until when they are not asked of it again."""
-    window_bytes: int = 0
-    window_from: float = 0.0
-    received: int = 0
-    """Bytes of pieces that arrived, verified or not."""
+class Budget(Protocol):
+    """Bytes of memory for what is on its way; shared by all fetches of a node."""
 
     @property
-    def outstanding(self) -> int:
-        """Pieces asked for and not arrived."""
-        return sum(len(run.left) for run in self.runs.values() if not run.late)
+    def room(self) -> int:
+        """Bytes that may still be reserved."""
+        ...
 
-    def expected(self, count: int) -> float:
-        """Return how long `count` more bytes would take, by its rate."""
-        return count / self.rate if self.rate else 0.0
+    def reserve(self, count: int) -> None:
+        """Take bytes."""
 
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request to send."""
-
-    source: Source
-    id: int
-    first: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """A request to cancel."""
-
-    source: Source
-    id: int
-
-
-REFUSED_SECONDS = 10.0
-"""How long a piece that a peer rejected is not asked of it again."""
+    def release(self, count: int) -> None:
+        """Give bytes back."""
 
 
 class Download:
@@ -143,8 +86,10 @@ class Download:
 
     Args:
         pieces: Number of pieces.
-        held: Pieces that are there already (copied); set bits never come back.
+        held: Pieces that are there already (copied).
         random: For ties.
+        length: Returns how many bytes a piece may bring.
+        budget: What requests reserve from.
         in_order: Ask for pieces in their order instead of the rarest first.
         piece_size: Bytes of a typical piece; many small files make it small.
     """
@@ -154,6 +99,8 @@ class Download:
         pieces: int,
         held: bitarray,
         random: Draw,
+        length: Callable[[int], int],
+        budget: Budget,
         *,
         in_order: bool = False,
         piece_size: int = MAX_PIECE,
@@ -168,6 +115,8 @@ class Download:
         """Pieces that are there."""
         self._taken = held.copy()  # there, arrived, or asked for
         self._random = random
+        self._length = length
+        self._budget = budget
         self._in_order = in_order
         self._availability = Availability(pieces)
         self.sources: list[Source] = []
@@ -185,7 +134,11 @@ class Download:
     # Peers
 
     def join(self, source: Source) -> None:
-        """Take a peer whose whole bitfield has arrived."""
+        """Take a peer whose whole bitfield has arrived.
+
+        Raises:
+            PeerFault: The bitfield does not fit the content.
+        """
         source.bits.size_known(self.pieces)
         assert source.bits.bits is not None
         self.sources.append(source)
@@ -202,13 +155,18 @@ class Download:
         if not source.bits.everything and source.bits.bits is not None:
             self._availability.remove(source.bits.bits)
 
+    def close(self) -> None:
+        """Forget all peers; every reserved byte is given back."""
+        for source in list(self.sources):
+            self.leave(source)
+
     def have(self, source: Source, ranges: Iterable[Range]) -> None:
         """Take a peer's Have."""
         if source.bits.everything:
             return
-        for first, count in source.bits.change(ranges, True):
-            if source in self.sources:
-                self._availability.add_range(first, count)
+        changed = source.bits.change(ranges, True)
+        if source in self.sources:
+            self._availability.add_ranges(changed)
 
     def not_have(self, source: Source, ranges: Iterable[Range]) -> None:
         """Take a peer's NotHave."""
@@ -218,9 +176,8 @@ class Download:
             return
         if everything and source.bits.bits is not None:
             self._availability.add(source.bits.bits)  # from now on it is counted
-            return
-        for first, count in changed:
-            self._availability.remove_range(first, count)
+        else:
+            self._availability.remove_ranges(changed)
 
     def choke(self, source: Source, choked: bool) -> None:
         """Take a peer's Choke or Unchoke; a choke drops what was asked."""
@@ -231,42 +188,47 @@ class Download:
 
     # Asking
 
-    def asks(self, source: Source, now: float, fits: Callable[[int, int], int]) -> Iterator[Ask]:
-        """Yield what to request of a peer now.
-
-        Args:
-            source: Whom.
-            now: Seconds.
-            fits: How many pieces of a run (first, count) there are buffers for; asked just
-                before each request is yielded.
-        """
-        if source.choked or source not in self.sources:
+    def asks(self, source: Source, now: float) -> Iterator[Ask]:
+        """Yield what to request of a peer now; what is yielded is reserved and must be sent."""
+        if source.choked or source not in self.sources or now < source.paused_until:
             return
-        room = self._room(source)
+        room = self._queue_room(source, now)
         outstanding = source.outstanding
         # Topped up at half of the queue, so that requests are long and few.
         if outstanding > room // 2:
             return
         wanted = room - outstanding
         while wanted > 0 and len(source.runs) < MAX_RUNS:
-            run = self._pick(source, min(wanted, self._run), now)
-            if run is None:
+            picked = self._pick(source, min(wanted, self._run), now)
+            if picked is None:
                 break
-            first, count = run
-            count = fits(first, count)
-            if not count:
+            lengths = self._fitting(*picked)
+            if not lengths:
                 return
-            wanted -= count
-            yield self._ask(source, first, count, now)
+            wanted -= len(lengths)
+            yield self._ask(source, picked[0], lengths, now)
         if wanted > 0 and not source.parked:
-            yield from self._hedge(source, wanted, now, fits)
+            yield from self._hedge(source, wanted, now)
 
-    def _room(self, source: Source) -> int:
-        holders = max(1, sum(not other.choked for other in self.sources))
-        fair = max(1, self.left // (2 * holders))
+    def _queue_room(self, source: Source, now: float) -> int:
+        """Return how many pieces may be asked of a peer at a time."""
+        holders = sum(other.live for other in self.sources)
         if source.parked:
-            return 1
+            return 1 if not holders or now >= source.probe_at else 0
+        fair = max(1, self.left // (2 * max(1, holders)))
         return min(source.queue, fair, self._max_queue)
+
+    def _fitting(self, first: int, count: int) -> list[int]:
+        """Return the lengths of those first pieces of a run for which there is memory."""
+        room = self._budget.room
+        lengths: list[int] = []
+        for piece in range(first, first + count):
+            length = self._length(piece)
+            room -= length
+            if room < 0:
+                break
+            lengths.append(length)
+        return lengths
 
     def _candidates(self, source: Source, now: float) -> bitarray:
         assert source.bits.bits is not None
@@ -298,94 +260,97 @@ class Download:
                 return None
         return first, _run_length(candidates, first, most if started else 1)
 
-    def _ask(
-        self, source: Source, first: int, count: int, now: float, *, hedge: bool = False
-    ) -> Ask:
-        run = Run(self._next_id, first, count, 0.0, set(range(first, first + count)), hedge=hedge)
+    def _ask(self, source: Source, first: int, lengths: list[int], now: float) -> Ask:
+        end = first + len(lengths)
+        run = Run(self._next_id, dict(zip(range(first, end), lengths, strict=True)))
         self._next_id = self._next_id % 0xFFFFFFFF + 1
+        self._budget.reserve(sum(lengths))
         if not source.runs:
             source.window_from, source.window_bytes = now, 0
+        ahead = source.outstanding + len(lengths)
+        run.due = self._due(source, ahead, now)
         source.runs[run.id] = run
-        source.last_end = first + count
-        self._taken[first : first + count] = 1
+        source.last_end = end
+        self._taken[first:end] = 1
         for piece in run.left:
             self._asked.setdefault(piece, []).append((source, run))
-        self._set_due(source, now)
-        return Ask(source, run.id, first, count)
+        if source.parked:
+            source.probe_at = now + source.probe_pause
+        return Ask(source, run.id, first, len(lengths))
 
-    def _hedge(
-        self, source: Source, most: int, now: float, fits: Callable[[int, int], int]
-    ) -> Iterator[Ask]:
+    def _hedge(self, source: Source, most: int, now: float) -> Iterator[Ask]:
         """Ask again for last pieces that are slow to come elsewhere."""
         assert source.bits.bits is not None
-        allowed = int(DUPLICATE_SHARE * self.pieces) - self._hedged
-        if allowed <= 0 or not source.rate:
+        allowed = max(1, int(DUPLICATE_SHARE * self.pieces)) - self._hedged
+        if allowed <= 0 or len(self._asked) > HEDGE_WITHIN:
             return
+        if not source.rate:
+            most = 1 - source.outstanding  # of a peer that we do not know yet
         waiting: list[tuple[float, int]] = []
         for piece, askers in self._asked.items():
-            if len(askers) == 1 and source.bits.bits[piece] and askers[0][0] is not source:
+            if len(askers) == 1 and source.bits.bits[piece] and piece not in source.refused:
                 other = askers[0][0]
-                waiting.append((other.expected(other.outstanding * self.piece_size), piece))
+                if other is not source:
+                    slow = other.expected(other.outstanding * self.piece_size)
+                    known = other.rate and other.live
+                    waiting.append((slow if known else LATE_SECONDS, piece))
         waiting.sort(reverse=True)
         ours = source.expected((source.outstanding + 1) * self.piece_size)
-        for theirs, piece in waiting[: min(most, allowed)]:
-            if theirs < 2 * ours + HEDGE_SECONDS or not fits(piece, 1):
+        for theirs, piece in waiting[: max(0, min(most, allowed))]:
+            lengths = self._fitting(piece, 1)
+            if theirs < 2 * ours + HEDGE_SECONDS or not lengths:
                 break
             self._hedged += 1
-            yield self._ask(source, piece, 1, now, hedge=True)
+            yield self._ask(source, piece, lengths, now)
 
     # What arrives
 
-    def expects(self, source: Source, run_id: int, piece: int) -> bool:
-        """Return whether a peer may send this piece now."""
-        run = source.runs.get(run_id)
-        return run is not None and piece in run.left
+    def begins(self, source: Source, run_id: int, piece: int) -> bool:
+        """Return whether a piece that begins to arrive was asked for and is awaited.
 
-    def wanted(self, piece: int) -> bool:
-        """Return whether a piece that arrives is of use."""
-        return not self.held[piece] and piece in self._asked
+        If so its reservation is given back: the driver counts the buffer from now on.
+        """
+        run = source.runs.get(run_id)
+        if run is None or piece not in run.left:
+            return False
+        self._budget.release(run.left[piece])
+        run.left[piece] = 0
+        return True
 
     def bytes_came(self, source: Source, count: int, now: float) -> None:
         """Count bytes of a piece that is arriving."""
-        source.received += count
-        source.window_bytes += count
-        span = now - source.window_from
-        if span >= RATE_SECONDS:
-            measured = source.window_bytes / span
-            old = source.rate
-            source.rate = measured if not old else RATE_MEMORY * old + (1 - RATE_MEMORY) * measured
-            source.window_from, source.window_bytes = now, 0
+        if source.measure(count, now):
             self._set_due(source, now)
 
     def arrived(self, source: Source, run_id: int, piece: int, now: float) -> list[Drop]:
-        """Take note that all bytes of a piece are here, to be verified; others need not send it.
+        """Take note that all bytes of a piece are here, to be verified.
 
         Until `verified` or `failed` is told, nobody is asked for it.
+
+        Returns:
+            Requests of others that are of no more use.
         """
-        run = source.runs.get(run_id)
-        if run is None:
-            return []
-        run.left.discard(piece)
-        source.parked = False
+        source.delivered()
         drops: list[Drop] = []
-        for other, their_run in self._asked.pop(piece, []):
-            if their_run is not run:
-                their_run.left.discard(piece)
-                if not their_run.left:
-                    other.runs.pop(their_run.id, None)
-                drops.append(Drop(other, their_run.id))
-        if not run.left:
-            del source.runs[run_id]
-            self._grow(source, now)
+        for other, run in self._asked.pop(piece, []):
+            self._strike(run, piece)
+            if run.left:
+                continue
+            other.runs.pop(run.id, None)
+            if other is source and run.id == run_id:
+                self._grow(source, now)
+            else:
+                drops.append(Drop(other, run.id))
+        self._taken[piece] = 1
         self._set_due(source, now)
         return drops
 
     def _grow(self, source: Source, now: float) -> None:
         span = now - source.window_from
         rate = source.rate or (source.window_bytes / span if span > 0 else 0.0)
-        enough = max(FIRST_QUEUE, int(rate * QUEUE_SECONDS / self.piece_size)) if rate else 2**31
-        source.queue = min(2 * source.queue, enough, self._max_queue)
-        source.queue = max(source.queue, FIRST_QUEUE)
+        doubled = min(2 * source.queue, self._max_queue)
+        enough = int(rate * QUEUE_SECONDS / self.piece_size) if rate else doubled
+        source.queue = max(FIRST_QUEUE, min(doubled, enough))
 
     def verified(self, piece: int) -> None:
         """Take note that a piece is right and will be kept."""
@@ -394,7 +359,7 @@ class Download:
             self._taken[piece] = 1
             self.left -= 1
             for source, run in self._asked.pop(piece, []):
-                run.left.discard(piece)
+                self._strike(run, piece)
                 if not run.left:
                     source.runs.pop(run.id, None)
 
@@ -409,43 +374,62 @@ class Download:
     def rejected(self, source: Source, run_id: int, now: float) -> None:
         """Take a peer's Reject: the rest of the run goes to others."""
         run = source.runs.get(run_id)
-        if run is not None:
-            for piece in run.left:
-                source.refused[piece] = now + REFUSED_SECONDS
-            self._end_run(source, run)
+        if run is None:
+            return
+        for piece in run.left:
+            source.refused[piece] = now + REFUSED_SECONDS
+        self._end_run(source, run)
+        source.rejects += 1
+        if source.rejects >= MAX_REJECTS:
+            source.paused_until = now + REFUSED_SECONDS
 
     # Time
 
     def late(self, now: float) -> list[Drop]:
-        """Return the requests that are late now; their pieces go to others."""
+        """Return the requests that are late now; their pieces go to others.
+
+        What nobody else could send is waited for.
+        """
         drops: list[Drop] = []
         for source in self.sources:
-            for run in list(source.runs.values()):
-                if run.due <= now:
-                    drops.append(Drop(source, run.id))
-                    self._end_run(source, run)
-                    source.parked = True
-                    source.queue = FIRST_QUEUE
+            late = [run for run in source.runs.values() if run.due <= now]
+            late = [run for run in late if self._others_hold(source, run)]
+            for run in late:
+                drops.append(Drop(source, run.id))
+                self._end_run(source, run)
+            if late:
+                source.park(now)
         return drops
 
-    def next_late(self) -> float | None:
-        """Return when the next request gets late, or None."""
-        return min((run.due for s in self.sources for run in s.runs.values()), default=None)
+    def _others_hold(self, source: Source, run: Run) -> bool:
+        for other in self.sources:
+            if other is not source and other.live and other.bits.bits is not None:
+                bits = other.bits.bits
+                if any(bits[piece] for piece in run.left):
+                    return True
+        return False
+
+    def _due(self, source: Source, ahead: int, now: float) -> float:
+        """Return when a request is late that is over when `ahead` pieces have come."""
+        return now + max(LATE_SECONDS, LATE_FACTOR * source.expected(ahead * self.piece_size))
 
     def _set_due(self, source: Source, now: float) -> None:
         """Count anew when a peer's requests are late: each after those before it."""
         ahead = 0
         for run in source.runs.values():
             ahead += len(run.left)
-            expected = source.expected(ahead * self.piece_size)
-            run.due = now + max(LATE_SECONDS, LATE_FACTOR * expected)
+            run.due = self._due(source, ahead, now)
+
+    def _strike(self, run: Run, piece: int) -> None:
+        """Take a piece off a run, and give back what is reserved for it."""
+        self._budget.release(run.left.pop(piece, 0))
 
     def _end_run(self, source: Source, run: Run) -> None:
         """Take a run off a peer; pieces that nobody else is asked for are free again."""
         source.runs.pop(run.id, None)
-        for piece in run.left:
-            askers = self._asked.get(piece, [])
-            askers = [pair for pair in askers if pair[1] is not run]
+        for piece in list(run.left):
+            self._strike(run, piece)
+            askers = [pair for pair in self._asked.get(piece, []) if pair[1] is not run]
             if askers:
                 self._asked[piece] = askers
             else:
@@ -456,8 +440,3 @@ class Download:
 def _run_length(candidates: bitarray, first: int, most: int) -> int:
     end = candidates.find(0, first, min(first + most, len(candidates)))
     return (min(first + most, len(candidates)) if end < 0 else end) - first
-
-
-def empty_bits(pieces: int) -> bitarray:
-    """Return a bitfield without any piece."""
-    return zeros(pieces)

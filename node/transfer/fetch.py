@@ -93,7 +93,6 @@ class Fetch:
         self._rate = Rate()
         self._buffers: dict[tuple[Link, int], memoryview] = {}
         self._unwanted: set[tuple[Link, int]] = set()
-        self._reserved: dict[tuple[Link, int], int] = {}
         self._inline = transfers.cores <= 2
         self._saved_some = trio.Event()
         self.loaded = trio.Event()
@@ -112,9 +111,9 @@ class Fetch:
                 self.swarm.fetch = None
             for view in self._buffers.values():
                 self.transfers.pool.give(view)
-            self.transfers.pool.reserved -= sum(self._reserved.values())
             self._buffers.clear()
-            self._reserved.clear()
+            if self.engine is not None:
+                self.engine.close()
             self.done.set()
 
     async def _run(self) -> None:
@@ -145,8 +144,9 @@ class Fetch:
         """Get all pieces, and see them claimed."""
         size = (self.total_bytes or MAX_PIECE) // max(1, pieces)
         random = self.transfers.environment.random.stream(f"picker {self.cid} {self.copy.id}")
-        self.engine = Download(pieces, bits, random, piece_size=size)
-        self.feeder = BlockFeeder(self)
+        feeder = self.feeder = BlockFeeder(self)
+        pool = self.transfers.pool
+        self.engine = Download(pieces, bits, random, feeder.length, pool, piece_size=size)
         self.done_bytes = await self.transfers.blocking(self._held_bytes, bits)
         self.loaded.set()
         self._saver = Saver(
@@ -157,6 +157,7 @@ class Fetch:
             right=self._right_later,
             wrong=self._wrong_later,
             lost=self._lost,
+            freed=self._ask_all,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._saver.run)
@@ -235,8 +236,6 @@ class Fetch:
             self.engine.leave(link.source)
         for key in [key for key in self._buffers if key[0] is link]:
             self.transfers.pool.give(self._buffers.pop(key))
-        for key in [key for key in self._reserved if key[0] is link]:
-            self.transfers.pool.reserved -= self._reserved.pop(key)
         self._unwanted = {key for key in self._unwanted if key[0] is not link}
         self._saved_some.set()
 
@@ -253,17 +252,13 @@ class Fetch:
         """A peer will not answer the rest of a request."""
         if self.engine is not None:
             self.engine.rejected(link.source, request_id, trio.current_time())
-            self._unreserve(link, request_id)
 
     def choked(self, link: Link, choked: bool) -> None:
         """A peer answers no requests for now, or does again."""
         link.choking = choked
         if self.engine is not None:
             self.engine.choke(link.source, choked)
-            if choked:
-                for key in [key for key in self._reserved if key[0] is link]:
-                    self.transfers.pool.reserved -= self._reserved.pop(key)
-            else:
+            if not choked:
                 self._ask(link)
 
     def node_came(self, link: Link, cid: Cid, block: bytes | None) -> None:
@@ -281,35 +276,14 @@ class Fetch:
         if engine is None or self.disk_full is not None:
             return
         now = trio.current_time()
-        for ask in engine.asks(link.source, now, self._fits):
-            self._reserve(link, ask.id, ask.first, ask.count)
+        for ask in engine.asks(link.source, now):
             link.request(Request(ask.id, ask.first, ask.count))
 
-    def _fits(self, first: int, count: int) -> int:
-        """Return how many pieces of a run there are buffers for."""
-        assert self.feeder is not None
-        room = self.transfers.pool.room
-        for number in range(count):
-            room -= self.feeder.length(first + number)
-            if room < 0:
-                return number
-        return count
-
-    def _reserve(self, link: Link, request_id: int, first: int, count: int) -> None:
-        assert self.feeder is not None
-        size = sum(self.feeder.length(piece) for piece in range(first, first + count))
-        self._reserved[link, request_id] = size
-        self.transfers.pool.reserved += size
-
-    def _unreserve(self, link: Link, request_id: int, count: int | None = None) -> None:
-        """Give back what a request will not bring any more (None: all that is left of it)."""
-        left = self._reserved.get((link, request_id), 0)
-        gone = left if count is None else min(count, left)
-        self.transfers.pool.reserved -= gone
-        if gone == left:
-            self._reserved.pop((link, request_id), None)
-        else:
-            self._reserved[link, request_id] = left - gone
+    def _ask_all(self) -> None:
+        """Ask every peer for more, those first who are asked for least."""
+        links = [link for link in self.swarm.links.values() if link.source.bits.told]
+        for link in sorted(links, key=lambda link: link.source.outstanding):
+            self._ask(link)
 
     def _tick(self) -> None:
         """Look after late requests and idle peers."""
@@ -318,15 +292,11 @@ class Fetch:
         for drop in self.engine.late(trio.current_time()):
             link = by_source.get(drop.source)
             if link is not None:
-                self._drop(link, drop.id)
+                link.drop(drop.id)
         for link in list(self.swarm.links.values()):
             if link.source.bits.told and link.source not in self.engine.sources:
                 self._join(link)
-            self._ask(link)
-
-    def _drop(self, link: Link, request_id: int) -> None:
-        self._unreserve(link, request_id)
-        link.drop(request_id)
+        self._ask_all()
 
     # Receiving
 
@@ -340,15 +310,14 @@ class Fetch:
         key = (link, piece.index)
         if engine is None or feeder is None:
             raise PeerFault("swarm-unasked", f"piece {piece.index}")
-        expected = engine.expects(link.source, piece.id, piece.index)
         if not link.may_come(piece.id, piece.index):
             raise PeerFault("swarm-unasked", f"piece {piece.index}")
         length = feeder.known_length(piece.index)
         if length is not None and length not in (UNKNOWN_LENGTH, piece.length):
             raise PeerFault("swarm-piece-length", f"{piece.length} instead of {length}")
-        if expected:
-            self._unreserve(link, piece.id, piece.length)
-        elif length is None or engine.held[piece.index] or self.transfers.pool.room < piece.length:
+        awaited = engine.begins(link.source, piece.id, piece.index)
+        free = self.transfers.pool.room >= piece.length
+        if not awaited and (length is None or engine.held[piece.index] or not free):
             self._unwanted.add(key)
             return self.transfers.pool.scratch(piece.length)
         view = self.transfers.pool.take(piece.length)
@@ -382,7 +351,7 @@ class Fetch:
         for drop in engine.arrived(link.source, piece.id, piece.index, trio.current_time()):
             other = next((x for x in self.swarm.links.values() if x.source is drop.source), None)
             if other is not None:
-                self._drop(other, drop.id)
+                other.drop(drop.id)
         if self._inline:
             if digest_of(view, code) != digest:
                 self.transfers.pool.give(view)

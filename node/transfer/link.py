@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...swarm.bitfield import frames_of
-from ...swarm.download import Source
+from ...swarm.source import Source
 from ...swarm.greeting import REFUSAL, check_answer, hello
 from ...swarm.upload import Upload
 from ...wire.errors import PeerFault

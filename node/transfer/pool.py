@@ -35,6 +35,14 @@ class Pool:
         """Bytes that may still be reserved."""
         return self._limit - self.reserved - self.used
 
+    def reserve(self, count: int) -> None:
+        """Take bytes for a request."""
+        self.reserved += count
+
+    def release(self, count: int) -> None:
+        """Give back what a request reserved."""
+        self.reserved -= count
+
     def take(self, length: int) -> memoryview:
         """Return a buffer of `length` bytes."""
         self.used += length

@@ -76,6 +76,7 @@ class Saver:
         right: Told of a piece whose hash is right (only if `Arrived.digest` was given).
         wrong: Told of a piece whose hash is wrong (likewise).
         lost: Told of pieces that could not be written, and why.
+        freed: Told that buffers are free again.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Saver:
         right: Callable[[Arrived], None],
         wrong: Callable[[Arrived], None],
         lost: Callable[[Sequence[int], DiskFull], None],
+        freed: Callable[[], None],
     ) -> None:
         self._transfers = transfers
         self._writer = writer
@@ -96,6 +98,7 @@ class Saver:
         self._right = right
         self._wrong = wrong
         self._lost = lost
+        self._freed = freed
         self._queue: deque[Arrived] = deque()  # bounded by the pool
         self._ready = trio.Event()
         self._batch: list[int] = []
@@ -203,6 +206,7 @@ class Saver:
             self._lost(missing, full or DiskFull(str(self.failure)))
         if self._batch_bytes >= BATCH_BYTES:
             self._close_batch.set()
+        self._freed()
 
     async def _commit(self) -> None:
         while True:

@@ -1,0 +1,121 @@
+"""One peer as a place to fetch from: what it holds, what it was asked for, how fast it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .bitfield import PeerBits
+
+FIRST_QUEUE = 2
+"""Pieces that a new peer is asked for at once."""
+
+SLOWEST_RATE = 16 * 1024.0
+"""Bytes a second that a peer is taken to reach at least, so that whoever drips gets late, too."""
+
+RATE_MEMORY = 0.8
+"""Weight of the past in a peer's rate, each time it is measured anew."""
+
+RATE_SECONDS = 0.25
+"""How often it is."""
+
+FIRST_PROBE_SECONDS = 4.0
+LONGEST_PROBE_SECONDS = 60.0
+"""Pauses between the single pieces that a parked peer is asked for: doubling in between."""
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """A request under way."""
+
+    id: int
+    left: dict[int, int]
+    """Pieces still to come, each with the bytes that are reserved for it."""
+    due: float = 0.0
+    """When it is late."""
+
+
+@dataclass(eq=False, slots=True)
+class Source:
+    """See the top of the file."""
+
+    name: str
+    """For people and totals: its peer id."""
+    bits: PeerBits = field(default_factory=PeerBits)
+    choked: bool = False
+    runs: dict[int, Run] = field(default_factory=dict)
+    queue: int = FIRST_QUEUE
+    """Pieces that may be asked for at a time."""
+    rate: float = 0.0
+    """Bytes a second, smoothed; 0 = not known."""
+    parked: bool = False
+    """It was late and has delivered nothing since."""
+    probe_at: float = 0.0
+    """When a parked peer may be asked again, though others are at hand."""
+    probe_pause: float = FIRST_PROBE_SECONDS
+    last_end: int = -1
+    """Piece behind its last run: going on there keeps disks and caches happy."""
+    refused: dict[int, float] = field(default_factory=dict)
+    """Pieces that it rejected, and until when they are not asked of it again."""
+    rejects: int = 0
+    """Requests rejected since its last piece."""
+    paused_until: float = 0.0
+    """It rejects everything: nothing is asked of it before."""
+    window_bytes: int = 0
+    window_from: float = 0.0
+
+    @property
+    def outstanding(self) -> int:
+        """Pieces asked for and not arrived."""
+        return sum(len(run.left) for run in self.runs.values())
+
+    @property
+    def live(self) -> bool:
+        """Whether it answers, as far as we know."""
+        return not (self.choked or self.parked)
+
+    def expected(self, count: int) -> float:
+        """Return how long `count` more bytes would take, by its rate; 0 if that is not known."""
+        return count / max(self.rate, SLOWEST_RATE) if self.rate else 0.0
+
+    def measure(self, count: int, now: float) -> bool:
+        """Count bytes that came; return whether its rate is known only now."""
+        self.window_bytes += count
+        span = now - self.window_from
+        if span < RATE_SECONDS:
+            return False
+        measured = self.window_bytes / span
+        old = self.rate
+        self.rate = RATE_MEMORY * old + (1 - RATE_MEMORY) * measured if old else measured
+        self.window_from, self.window_bytes = now, 0
+        return not old
+
+    def park(self, now: float) -> None:
+        """Ask it for single pieces only, from time to time, until it delivers."""
+        self.parked = True
+        self.queue = FIRST_QUEUE
+        self.probe_at = now + self.probe_pause
+        self.probe_pause = min(2 * self.probe_pause, LONGEST_PROBE_SECONDS)
+
+    def delivered(self) -> None:
+        """Take note of a piece: it is alive."""
+        self.parked = False
+        self.rejects = 0
+        self.probe_pause = FIRST_PROBE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request to send."""
+
+    source: Source
+    id: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A request to cancel."""
+
+    source: Source
+    id: int
