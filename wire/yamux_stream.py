@@ -156,14 +156,18 @@ class YamuxStream:
         sink = self.sink
         if sink is None or self.reset:
             return
+        fed = bool(self.buffer)
         while self.buffer:
             data = bytes(self.buffer)
             used = sink.feed(memoryview(data))
-            if not used or self.reset:
+            if self.reset:
                 return
+            if not used:
+                break
             self.consume(used)
-        sink.pass_done()
-        if self.remote_ended:
+        if fed:
+            sink.pass_done()
+        if self.remote_ended and not self.buffer:
             self.tell_ended(None)
 
     def tell_ended(self, reason: str | None) -> None:

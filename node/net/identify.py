@@ -83,9 +83,8 @@ class Identify:
         info: IdentifyInfo | None = None
         try:
             with trio.fail_after(IDENTIFY_SECONDS):
-                stream = await connection.open_stream([IDENTIFY], lazy=True)
-                info = await _read(stream)
-                await stream.aclose()
+                async with await connection.open_stream([IDENTIFY], lazy=True) as stream:
+                    info = await _read(stream)
         except PeerFault as fault:
             connection.count(fault)
         except (NetError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
@@ -141,9 +140,8 @@ class Identify:
         async with limiter:
             try:
                 with trio.fail_after(IDENTIFY_SECONDS):
-                    stream = await connection.open_stream([IDENTIFY_PUSH])
-                    await stream.send_all(frame(self._ourselves(connection).encode()))
-                    await stream.aclose()
+                    async with await connection.open_stream([IDENTIFY_PUSH]) as stream:
+                        await stream.send_all(frame(self._ourselves(connection).encode()))
             except (NetError, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # it was told as well as can be
             except trio.TooSlowError:
@@ -191,18 +189,17 @@ async def ping(connection: Connection, payload: Callable[[int], bytes]) -> float
         trio.TooSlowError: It did not answer within 10 s.
     """
     with trio.fail_after(IDENTIFY_SECONDS):
-        stream = await connection.open_stream([PING], lazy=True)
-        sent = payload(PING_BYTES)
-        started = trio.current_time()
-        await stream.send_all(sent)
-        answer = b""
-        while len(answer) < PING_BYTES:
-            data = await stream.receive_some(PING_BYTES - len(answer))
-            if not data:
-                raise StreamRefused("the peer ended the ping stream")
-            answer += data
-        rtt = trio.current_time() - started
-        await stream.aclose()
+        async with await connection.open_stream([PING], lazy=True) as stream:
+            sent = payload(PING_BYTES)
+            started = trio.current_time()
+            await stream.send_all(sent)
+            answer = b""
+            while len(answer) < PING_BYTES:
+                data = await stream.receive_some(PING_BYTES - len(answer))
+                if not data:
+                    raise StreamRefused("the peer ended the ping stream")
+                answer += data
+            rtt = trio.current_time() - started
     if answer != sent:
         raise PeerFault("ping-answer")
     return rtt

@@ -122,7 +122,7 @@ MakeRawPeer = Callable[..., Awaitable[RawPeer]]
 async def raw_peer(world: World) -> MakeRawPeer:
     """Connect to a host as a peer that need not keep to any rule."""
 
-    async def make(host: Host, name: str = "eve") -> RawPeer:
+    async def make(host: Host, name: str = "eve", *, reads: bool = True) -> RawPeer:
         environment = world.environment(name)
         raw = await environment.transport.dial(host.listen_addrs()[0])
         keys = NoiseKeys(key_of(name), environment.random.secret(32))
@@ -131,7 +131,8 @@ async def raw_peer(world: World) -> MakeRawPeer:
         )
         peer = RawPeer(raw, secured.session)
         peer._cipher += secured.cipher
-        world.nursery.start_soon(peer.listen)
+        if reads:
+            world.nursery.start_soon(peer.listen)
         await trio.sleep(1)  # until the end of the handshake is over there
         return peer
 
