@@ -6,8 +6,7 @@ inbound streams and of the end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -20,10 +19,11 @@ from ...wire.identify import IdentifyInfo
 from ...wire.ids import PeerId
 from ...wire.yamux import Session, YamuxStream
 from ..environment import RawStream
-from .errors import ConnectionLost, NetError, StreamRefused
+from .errors import ConnectionLost, StreamRefused
 from .negotiation import Answering, Discard, Proposing
 from .pump import Pump
 from .secure import Secured
+from .serving import Service, Serving
 from .stream import Stream
 
 if TYPE_CHECKING:
@@ -47,17 +47,6 @@ MAX_QUEUED = 8 << 20
 
 CLOSING_SECONDS = 30.0
 """How long a stream that we closed waits for the peer's end before it is reset."""
-
-Handler = Callable[[Stream], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A protocol that we serve."""
-
-    handler: Handler
-    max_inbound: int
-    """Streams of one connection at a time."""
 
 
 class Connection:
@@ -96,7 +85,7 @@ class Connection:
         self._end = trio.Event()
         self._identified = trio.Event()
         self._reason = ""
-        self._serving: dict[str, int] = {}
+        self._serving = Serving(services, self.count)
         self._unagreed: dict[Stream, float] = {}
         self._closing: dict[YamuxStream, float] = {}
         self._accepted: list[Stream] = []
@@ -347,8 +336,12 @@ class Connection:
                 stream.resume()
         if self._accepted:
             accepted, self._accepted = self._accepted, []
+            self.used_at = trio.current_time()
+            assert self._nursery is not None
             for stream in accepted:
-                self._accept(stream)
+                handler = self._serving.begin(stream)
+                if handler is not None:
+                    self._nursery.start_soon(self._serving.run, stream, handler)
         if self.session.unread:
             self._hold_memory()
 
@@ -371,52 +364,3 @@ class Connection:
         """Reset a stream because of its unread bytes."""
         self.stream_faulted(inner, PeerFault("unread-memory", f"{len(inner.buffer)} bytes"))
         self.wake_writer()
-
-    # Serving
-
-    def _accept(self, stream: Stream) -> None:
-        """Start the handler of an inbound stream, within its bound."""
-        name = stream.protocol
-        service = self._services.get(name)
-        if service is None:  # withdrawn within the pass
-            stream.reset("the protocol is served no longer")
-            return
-        serving = self._serving.get(name, 0)
-        if serving >= service.max_inbound:
-            self.count(PeerFault("streams-of-protocol", name))
-            stream.reset("too many streams of this protocol")
-            return
-        self._serving[name] = serving + 1
-        self.used_at = trio.current_time()
-        assert self._nursery is not None
-        self._nursery.start_soon(self._serve, stream, service.handler)
-
-    async def _serve(self, stream: Stream, handler: Handler) -> None:
-        """Run a handler; what a peer can cause ends its stream and nothing else."""
-        why = "cancelled"
-        try:
-            await handler(stream)
-            await stream.aclose()
-        except* PeerFault as faults:
-            for fault in _leaves(faults):
-                self.count(fault)
-                why = str(fault)
-        except* (
-            NetError,
-            trio.BrokenResourceError,
-            trio.ClosedResourceError,
-            trio.TooSlowError,
-        ):
-            why = "the stream broke"
-        finally:
-            if not stream.is_closed:
-                stream.reset(why)
-            self._serving[stream.protocol] -= 1
-
-
-def _leaves(group: BaseExceptionGroup[PeerFault]) -> Iterator[PeerFault]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

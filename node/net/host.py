@@ -14,23 +14,21 @@ from dataclasses import dataclass, field
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import peer_of, without_peer
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.keys import PrivateKey
 from ..environment import Environment, Listener, RawStream
 from .bounds import Budgets, Limits
-from .connection import Connection, Handler, Service
-from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook, dial_first, ranked
+from .connection import Connection
+from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
 from .errors import NetError, TooMany, Unreachable, WrongPeer
 from .identify import Identify, ping
 from .peerstore import Peerstore
+from .reach import Reach
 from .roster import SPARE_SECONDS, Roster
 from .secure import NoiseKeys, Secured, upgrade
+from .serving import Handler, Service
 from .stream import Stream
-
-DIAL_SECONDS = 60.0
-"""For reaching a peer, all addresses together (go)."""
 
 ACCEPT_PAUSE = 0.2
 """Pause of a listener that could not accept (no file descriptor left)."""
@@ -85,7 +83,14 @@ class Host:
         self._hidden: set[str] = set()
         self._listeners: list[Listener] = []
         self._roster = Roster(self.peer_id, self.config.limits)
-        self._dialling: dict[PeerId, trio.Lock] = {}
+        self._reach = Reach(
+            environment.transport,
+            self.peerstore,
+            self.dials,
+            existing=self._roster.get,
+            ours=self.told_addrs,
+            make=self._dial_addr,
+        )
         self._upgrading = 0
         self._nursery: trio.Nursery | None = None
         self._closing = False
@@ -207,67 +212,9 @@ class Host:
         Raises:
             Unreachable: With what each address answered.
         """
-        given = [without_peer(addr) for addr in addrs if peer_of(addr) in (None, peer)]
         if peer == self.peer_id:
             raise Unreachable(str(peer), [("", "that is this node itself")])
-        lock = self._dialling.setdefault(peer, trio.Lock())
-        try:
-            async with lock:
-                existing = self.connection(peer)
-                if existing is not None:
-                    return existing
-                return await self._dial_peer(peer, given, force)
-        finally:
-            if not lock.locked() and not lock.statistics().tasks_waiting:
-                self._dialling.pop(peer, None)
-
-    async def _dial_peer(self, peer: PeerId, given: Sequence[Multiaddr], force: bool) -> Connection:
-        ours = set(self.told_addrs())
-        known = [*given, *await self._resolved(self.peerstore.addrs(peer))]
-        candidates = ranked((a for a in known if a not in ours), self.environment.transport)
-        due = [item for item in candidates if force or not self.dials.waits(item[0])]
-        failures = [
-            (str(addr), f"tried lately, again in {self.dials.waits(addr):.0f} s")
-            for addr, _ in candidates
-            if not force and self.dials.waits(addr)
-        ]
-        connection = await self._first(due, peer, failures)
-        if connection is None:
-            raise Unreachable(str(peer), failures)
-        return connection
-
-    async def _resolved(self, addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
-        """Replace names by addresses (only the user can have named them); skip what fails."""
-        found: list[Multiaddr] = []
-        for addr in addrs:
-            try:
-                found += await self.environment.transport.resolve(addr)
-            except OSError:
-                found.append(addr)
-        return found
-
-    async def _first(
-        self,
-        candidates: Sequence[tuple[Multiaddr, float]],
-        expected: PeerId | None,
-        failures: list[tuple[str, str]],
-        wrong: list[WrongPeer] | None = None,
-    ) -> Connection | None:
-        """Dial until one address works; what the others answered goes to `failures`."""
-
-        async def attempt(addr: Multiaddr) -> Connection:
-            try:
-                return await self._dial_addr(addr, expected)
-            except WrongPeer as error:
-                self.peerstore.forget(error.expected, addr)
-                if wrong is not None:
-                    wrong.append(error)
-                raise
-
-        connection: Connection | None = None
-        with trio.move_on_after(DIAL_SECONDS):
-            connection = await dial_first(candidates, attempt, failures)
-        return connection
+        return await self._reach.connect(peer, addrs, force=force)
 
     async def dial(self, addr: Multiaddr) -> Connection:
         """Connect to an address that the user gave; names are resolved.
@@ -276,29 +223,7 @@ class Host:
             WrongPeer: Another peer than the one in the address answers there.
             Unreachable: Nobody does.
         """
-        expected = peer_of(addr)
-        if expected is not None:
-            existing = self.connection(expected)
-            if existing is not None:
-                return existing
-        try:
-            plain = [
-                without_peer(a)
-                for a in await self.environment.transport.resolve(without_peer(addr))
-            ]
-        except OSError as error:
-            raise Unreachable(str(addr), [(str(addr), str(error))]) from error
-        failures: list[tuple[str, str]] = []
-        wrong: list[WrongPeer] = []
-        candidates = ranked(plain, self.environment.transport)
-        if not candidates:
-            failures.append((str(addr), "this kind of address cannot be dialled"))
-        connection = await self._first(candidates, expected, failures, wrong)
-        if connection is not None:
-            return connection
-        if wrong:
-            raise wrong[0]
-        raise Unreachable(str(expected or addr), failures)
+        return await self._reach.dial(addr)
 
     async def open_stream(
         self,

@@ -125,7 +125,7 @@ async def test_one_connection_however_many_ask(
         for _ in range(20):
             nursery.start_soon(alice.connect, bob.peer_id, bob.listen_addrs()[:1])
     assert len(alice.connections()) == 1
-    assert alice._dialling == {}
+    assert alice._reach._dialling == {}
 
 
 async def test_when_both_dial_at_once_the_smaller_ids_connection_stays(
@@ -170,9 +170,9 @@ async def test_a_cancelled_dial_leaves_nothing(
             await alice.connect(bob.peer_id, bob.listen_addrs()[:1])
     await trio.sleep(20)
     assert alice.connections() == bob.connections() == []
-    assert alice._dialling == {}
+    assert alice._reach._dialling == {}
     assert not alice.dials._backoff
-    assert await alice.connect(bob.peer_id, bob.listen_addrs()[:1])
+    await alice.connect(bob.peer_id, bob.listen_addrs()[:1])
 
 
 async def test_back_off_grows_and_ends(autojump_clock: MockClock) -> None:

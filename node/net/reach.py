@@ -1,0 +1,135 @@
+"""How a host reaches peers: which addresses are tried, and one dial to a peer at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import trio
+from multiaddr import Multiaddr
+
+from ...wire.addresses import peer_of, without_peer
+from ...wire.ids import PeerId
+from ..environment import Transport
+from .connection import Connection
+from .dialer import DialBook, dial_first, ranked
+from .errors import Unreachable, WrongPeer
+from .peerstore import Peerstore
+
+DIAL_SECONDS = 60.0
+"""For reaching a peer, all addresses together (go)."""
+
+
+class Reach:
+    """Finds addresses and dials them.
+
+    Args:
+        transport: Says what can be dialled; resolves names.
+        peerstore: Where addresses of peers stand.
+        dials: Back-off and limits.
+        existing: The connection to use for a peer, if there is one.
+        ours: Our own addresses; they are never dialled for a peer.
+        make: Dials one address and upgrades the connection.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        peerstore: Peerstore,
+        dials: DialBook,
+        *,
+        existing: Callable[[PeerId], Connection | None],
+        ours: Callable[[], Iterable[Multiaddr]],
+        make: Callable[[Multiaddr, PeerId | None], Awaitable[Connection]],
+    ) -> None:
+        self._transport = transport
+        self._peerstore = peerstore
+        self._dials = dials
+        self._existing = existing
+        self._ours = ours
+        self._make = make
+        self._dialling: dict[PeerId, trio.Lock] = {}
+
+    async def connect(self, peer: PeerId, addrs: Iterable[Multiaddr], *, force: bool) -> Connection:
+        """Return the connection to a peer, or dial (see `Host.connect`)."""
+        given = [without_peer(addr) for addr in addrs if peer_of(addr) in (None, peer)]
+        lock = self._dialling.setdefault(peer, trio.Lock())
+        try:
+            async with lock:
+                existing = self._existing(peer)
+                return existing or await self._dial_peer(peer, given, force)
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._dialling.pop(peer, None)
+
+    async def _dial_peer(self, peer: PeerId, given: Sequence[Multiaddr], force: bool) -> Connection:
+        ours = set(self._ours())
+        known = [*given, *await self._resolved(self._peerstore.addrs(peer))]
+        candidates = ranked((addr for addr in known if addr not in ours), self._transport)
+        due: list[tuple[Multiaddr, float]] = []
+        failures: list[tuple[str, str]] = []
+        for addr, pause in candidates:
+            wait = 0.0 if force else self._dials.waits(addr)
+            if wait:
+                failures.append((str(addr), f"tried lately, again in {wait:.0f} s"))
+            else:
+                due.append((addr, pause))
+        connection = await self._first(due, peer, failures, [])
+        if connection is None:
+            raise Unreachable(str(peer), failures)
+        return connection
+
+    async def dial(self, addr: Multiaddr) -> Connection:
+        """Connect to an address that the user gave (see `Host.dial`)."""
+        expected = peer_of(addr)
+        existing = self._existing(expected) if expected is not None else None
+        if existing is not None:
+            return existing
+        try:
+            found = await self._transport.resolve(without_peer(addr))
+        except OSError as error:
+            raise Unreachable(str(addr), [(str(addr), str(error))]) from error
+        # A name may stand for several peers (dnsaddr): only the named one is asked for.
+        wanted = [a for a in found if expected is None or peer_of(a) in (None, expected)]
+        candidates = ranked(map(without_peer, wanted), self._transport)
+        failures: list[tuple[str, str]] = []
+        if not candidates:
+            failures.append((str(addr), "this kind of address cannot be dialled"))
+        wrong: list[WrongPeer] = []
+        connection = await self._first(candidates, expected, failures, wrong)
+        if connection is not None:
+            return connection
+        if wrong:
+            raise wrong[0]
+        raise Unreachable(str(expected or addr), failures)
+
+    async def _resolved(self, addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
+        """Replace names by addresses (only the user can have named them); keep what fails."""
+        found: list[Multiaddr] = []
+        for addr in addrs:
+            try:
+                found += map(without_peer, await self._transport.resolve(addr))
+            except OSError:
+                found.append(addr)
+        return found
+
+    async def _first(
+        self,
+        candidates: Sequence[tuple[Multiaddr, float]],
+        expected: PeerId | None,
+        failures: list[tuple[str, str]],
+        wrong: list[WrongPeer],
+    ) -> Connection | None:
+        """Dial until one address works; what the others answered goes to the lists."""
+
+        async def attempt(addr: Multiaddr) -> Connection:
+            try:
+                return await self._make(addr, expected)
+            except WrongPeer as error:
+                self._peerstore.forget(error.expected, addr)
+                wrong.append(error)
+                raise
+
+        connection: Connection | None = None
+        with trio.move_on_after(DIAL_SECONDS):
+            connection = await dial_first(candidates, attempt, failures)
+        return connection
