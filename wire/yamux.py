@@ -45,8 +45,6 @@ MAX_CONTROL: Final = 4096
 sends without reading, and that ends the connection."""
 
 MAX_WINDOW: Final = (1 << 32) - 1
-MIN_DOUBLING_SECONDS: Final = 0.05
-"""Half a window within this time counts as fast whatever the round trip: waking up takes time."""
 
 
 class Session:
@@ -332,12 +330,7 @@ class Session:
         """Send a window update if half of the stream's window has been consumed."""
         if stream.consumed < stream.window // 2 or stream.remote_ended or stream.reset:
             return
-        delta = stream.consumed
-        now = self.now()
-        fast = max(4 * self.rtt, MIN_DOUBLING_SECONDS)
-        if stream.window < stream.window_limit and now - stream.credited_at < fast:
-            delta += stream.grow(self._budget)
-        stream.credited_at = now
+        delta = stream.consumed + stream.growth(self.now(), self.rtt, self._budget)
         stream.consumed = 0
         stream.receive_window += delta
         self._push(WINDOW, 0, stream.id, delta)

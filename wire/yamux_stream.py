@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 INITIAL_WINDOW: Final = 256 * 1024
 """Every stream begins with this window, each way, by definition (yamux specification)."""
 
+MIN_DOUBLING_SECONDS: Final = 0.05
+"""Half a window within this time counts as fast whatever the round trip: waking up takes time."""
+
 
 class Sink(Protocol):
     """Takes a stream's bytes inside the receive pass."""
@@ -192,10 +195,12 @@ class YamuxStream:
         """Let the window grow up to `limit` bytes: we asked for bytes on this stream."""
         self.window_limit = max(self.window, limit)
 
-    def grow(self, budget: Budget) -> int:
-        """Double the window as far as limit and budget allow; return the bytes granted."""
+    def growth(self, now: float, rtt: float, budget: Budget) -> int:
+        """Double the window if half of it was used up fast; return the bytes granted."""
+        fast = now - self.credited_at < max(4 * rtt, MIN_DOUBLING_SECONDS)
+        self.credited_at = now
         more = min(self.window, self.window_limit - self.window)
-        if more <= 0 or more > budget.windows:
+        if not fast or more <= 0 or more > budget.windows:
             return 0
         budget.windows -= more
         self.window += more
