@@ -3,10 +3,12 @@
 import pytest
 import trio
 import trio.testing
+from multiaddr import Multiaddr
 
 from shoal.node.net.tcp import TcpTransport
 from shoal.simulations.link import Link
-from shoal.simulations.network import MemoryStream, MemoryTransport, global_addresses
+from shoal.simulations.network import MemoryTransport, global_addresses
+from shoal.simulations.stream import MemoryStream
 from shoal.simulations.world import World
 from shoal.wire.addresses import ip_group, parse_multiaddr, tcp_addr
 
@@ -96,7 +98,7 @@ async def test_two_streams_share_an_uplink_evenly(world: World, autojump_clock: 
     assert one_end is not None
 
 
-def _any() -> object:
+def _any() -> Multiaddr:
     return tcp_addr("0.0.0.0", 0)
 
 
