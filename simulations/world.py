@@ -26,12 +26,31 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-async def run_inline(
-    function: Callable[[*Ts], T], *args: *Ts, limiter: trio.CapacityLimiter | None = None
-) -> T:
-    """Run blocking work here and now: a virtual clock does not wait for threads."""
-    await trio.lowlevel.checkpoint()
-    return function(*args)
+class InlineBlocking:
+    """Runs blocking work here and now: a virtual clock does not wait for threads.
+
+    Args:
+        disk: Its node's disk; the time that a slow one takes is waited for.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    async def __call__(
+        self,
+        function: Callable[[*Ts], T],
+        *args: *Ts,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> T:
+        """Call the function; a cancellation waits until the disk is done, as with a thread."""
+        await trio.lowlevel.checkpoint()
+        result = function(*args)
+        disk = self._disk
+        if isinstance(disk, MemoryDisk) and disk.delay:
+            seconds, disk.delay = disk.delay, 0.0
+            with trio.CancelScope(shield=True):
+                await trio.sleep(seconds)
+        return result
 
 
 class World:
@@ -93,12 +112,13 @@ class World:
         else:
             place.starts += 1
             starts = place.starts
+        disk = MemoryDisk() if disk is None else disk
         return Environment(
             MemoryTransport(place),
             VirtualClock(skew),
             SeededRandom(self.seed, f"{name}/{starts}" if starts else name),
-            run_inline,
-            MemoryDisk() if disk is None else disk,
+            InlineBlocking(disk),
+            disk,
         )
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,6 +11,7 @@ import trio
 from shoal.node.net.host import Host
 from shoal.node.net.stream import Stream
 from shoal.simulations import faults
+from shoal.simulations.disk import MemoryDisk
 from shoal.simulations.link import Link
 from shoal.simulations.network import MemoryTransport
 from shoal.simulations.randomness import SeededRandom
@@ -121,6 +123,23 @@ def test_a_machine_keeps_its_addresses_but_not_its_secrets() -> None:
         assert first.transport.place is again.transport.place
         assert first.random.secret(32) != again.random.secret(32)
         assert world.environment("late", skew=5.0).clock.now() == first.clock.now() + 5.0
+
+    run(scenario)
+
+
+def test_a_slow_disk_takes_its_time() -> None:
+    async def scenario(world: World) -> None:
+        disk = MemoryDisk()
+        environment = world.environment("a", disk=disk)
+        disk.bytes_per_second = 1000.0
+        file = disk.folder(Path("/"), create_mode=0o700).create("file")
+        began = trio.current_time()
+        with trio.move_on_after(1) as scope:
+            await environment.run_blocking(file.pwrite, bytes(5000), 0)
+        assert trio.current_time() - began == pytest.approx(5.0)
+        assert not scope.cancelled_caught  # as a thread, it is not abandoned
+        await environment.run_blocking(len, b"")
+        assert trio.current_time() - began == pytest.approx(5.0)
 
     run(scenario)
 
