@@ -26,6 +26,9 @@ PIECE = 1 << 20
 RATE = 1_000_000
 """Uplink of the one who shares, so that a fetch takes long enough to be disturbed."""
 
+PATIENCE = 900.0
+"""Longest virtual seconds without a new piece."""
+
 
 @dataclass
 class Machine:
@@ -97,9 +100,9 @@ def some_bytes(size: int) -> bytes:
     return random.Random(size).randbytes(size)
 
 
-async def get(machine: Machine, cid: str) -> Complete:
+async def get(machine: Machine, cid: str, patience: float | None = None) -> Complete:
     """Fetch to the machine's own disk; among honest nodes nobody is banned."""
-    complete = await machine.node.get(cid, machine.got)
+    complete = await machine.node.get(cid, machine.got, timeout=patience)
     assert complete.banned == ()
     return complete
 
@@ -264,8 +267,8 @@ def test_whatever_the_network_does_a_fetch_ends_well_once_it_is_whole(
 
                     async def fetch(machine: Machine) -> None:
                         # The troubles take at most 270 s; then a retry comes within minutes.
-                        with trio.fail_after(900):
-                            completes.append(await get(machine, shared.cid))
+                        # (Without a timeout of ours, 60 s without any provider are the end.)
+                        completes.append(await get(machine, shared.cid, PATIENCE))
 
                     nursery.start_soon(fetch, nodes[2])
                     nursery.start_soon(fetch, nodes[3])
