@@ -10,6 +10,7 @@ from multiaddr import Multiaddr
 from ...wire.addresses import Scope, ip_of, scope_of_ip
 from ...wire.yamux import Budget
 from ..environment import RunBlocking
+from .pump import PLAIN_BYTES
 
 MAX_UNREAD_TOTAL = 64 << 20
 """Received and unread bytes in the process."""
@@ -39,6 +40,8 @@ class Budgets:
     def __init__(self, run_blocking: RunBlocking, relieve: Callable[[], bool]) -> None:
         self.shared = Budget(MAX_WINDOWS_TOTAL)
         self.run_blocking = run_blocking
+        self.plain = memoryview(bytearray(PLAIN_BYTES))
+        """Where each connection opens one frame at a time."""
         self._relieve = relieve
 
     @property

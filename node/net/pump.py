@@ -2,12 +2,12 @@
 
 Receiving is one synchronous pass per socket read: every whole Noise frame is opened into a small
 plain buffer and walked there. Sending lays out one batch, reads file ranges straight behind their
-headers, seals it and sends it with one call. Both use buffers that live as long as the connection
-is busy; an idle one keeps small ones.
+headers, seals it and sends it with one call. Large buffers live as long as the connection is busy.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,9 +23,14 @@ from .stream import FileRange, Stream
 if TYPE_CHECKING:
     from .secure import Secured
 
-SMALL_READ = 16 * 1024
+IDLE_BUFFER = 8 * 1024
+"""Ciphertext buffer of a connection on which little comes."""
+
 LARGE_READ = 1 << 20
-"""Bytes asked from the socket at once: small while idle, large while reads come back full."""
+"""Bytes asked from the socket at once while more comes than fits the small buffer."""
+
+PLAIN_BYTES = noise.MAX_PLAIN + HEADER_BYTES
+"""For the plain text of one frame behind the beginning of a header."""
 
 SMALL_BATCH = 64 * 1024 + 2 * HEADER_BYTES
 LARGE_BATCH = 1 << 20
@@ -69,7 +74,19 @@ class Pump:
         session: Session,
         faults: Faults,
         run_blocking: RunBlocking,
+        plain: memoryview,
     ) -> None:
+        """Take over a secured stream.
+
+        Args:
+            raw: The stream.
+            secured: What the upgrade gave.
+            session: Where the plain bytes go and come from.
+            faults: Told of what the peer does wrong.
+            run_blocking: Reads files that are not in memory.
+            plain: `PLAIN_BYTES` for the plain text of one frame; all connections share it, since
+                nothing stays in it between two passes.
+        """
         self._raw = raw
         self._opener = secured.session.opener
         self._sealer = secured.session.sealer
@@ -78,6 +95,8 @@ class Pump:
         self._session = session
         self._faults = faults
         self._run_blocking = run_blocking
+        self._plain = plain
+        self._rest = b""  # the beginning of a header, received and not walked yet
         self._wake = trio.Event()
         self._ping_id = 0
         self._ping_at: float | None = None
@@ -150,54 +169,56 @@ class Pump:
     # Receiving
 
     async def _read(self, pass_done: Callable[[], None]) -> None:
-        plain = memoryview(bytearray(noise.MAX_PLAIN + HEADER_BYTES))
-        left = 0
         if self._first_plain:
-            size = len(self._first_plain)
-            start = memoryview(bytearray(self._first_plain))
-            left = size - self._session.receive(start)
-            plain[:left] = start[size - left :]
-        size = SMALL_READ
-        cipher = memoryview(bytearray(size + noise.MAX_MESSAGE + 2))
-        have = len(self._first_cipher)
-        if have > len(cipher):
-            cipher = memoryview(bytearray(have + noise.MAX_MESSAGE + 2))
-        cipher[:have] = self._first_cipher
-        fresh = have
-        receive, open_frame = self._session.receive, self._opener.open
+            plain = memoryview(bytearray(self._first_plain))
+            self._rest = bytes(plain[self._session.receive(plain) :])
+        have = fresh = len(self._first_cipher)
+        cipher = _moved(memoryview(self._first_cipher), have, IDLE_BUFFER)
+        self._first_cipher = self._first_plain = b""
         while True:
-            at = 0
-            while True:
-                consumed, produced = open_frame(cipher[at:have], plain[left:])
-                if not consumed:
-                    break
-                at += consumed
-                total = left + produced
-                used = receive(plain[:total])
-                left = total - used
-                if left:
-                    plain[:left] = plain[used:total]
-            if at:
-                have -= at
-                cipher[:have] = cipher[at : at + have]
             if fresh:
+                have = self._pass(cipher, have)
                 pass_done()
                 self.wake()
-            if fresh >= size and size < LARGE_READ:
-                cipher, size = _moved(cipher, have, LARGE_READ), LARGE_READ
-            if size == LARGE_READ:
+            if have + LARGE_READ <= len(cipher):
                 fresh = -1
                 with trio.move_on_after(IDLE_SECONDS):
-                    fresh = await self._raw.receive_into(cipher[have : have + size])
+                    fresh = await self._raw.receive_into(cipher[have : have + LARGE_READ])
                 if fresh < 0:
-                    cipher, size, fresh = _moved(cipher, have, SMALL_READ), SMALL_READ, 0
+                    cipher, fresh = _moved(cipher, have, IDLE_BUFFER), 0
                     continue
             else:
-                fresh = await self._raw.receive_into(cipher[have : have + size])
+                room = len(cipher) - have
+                fresh = await self._raw.receive_into(cipher[have:])
+                if fresh == room:
+                    # A whole frame must fit behind each read, whatever is left of the last one.
+                    cipher = _moved(cipher, len(cipher), LARGE_READ + noise.MAX_MESSAGE + 2)
             if fresh == 0:
                 raise _Ended("the peer closed the connection")
             self.bytes_in += fresh
             have += fresh
+
+    def _pass(self, cipher: memoryview, have: int) -> int:
+        """Open and walk all whole frames; move the rest to the front and return its length."""
+        receive, open_frame, plain = self._session.receive, self._opener.open, self._plain
+        left = len(self._rest)
+        plain[:left] = self._rest
+        at = 0
+        while True:
+            consumed, produced = open_frame(cipher[at:have], plain[left:])
+            if not consumed:
+                break
+            at += consumed
+            total = left + produced
+            used = receive(plain[:total])
+            left = total - used
+            if left:
+                plain[:left] = plain[used:total]
+        self._rest = bytes(plain[:left])
+        have -= at
+        if at:
+            cipher[:have] = cipher[at : at + have]
+        return have
 
     # Sending
 
@@ -317,8 +338,11 @@ class Pump:
                 raise _Ended(f"the peer did not answer for {PING_SECONDS:.0f} s")
 
 
-def _moved(cipher: memoryview, have: int, read: int) -> memoryview:
-    """Return a buffer for reads of `read` bytes with the first `have` bytes of the old one."""
-    fresh = memoryview(bytearray(read + noise.MAX_MESSAGE + 2))
-    fresh[:have] = cipher[:have]
+def _moved(old: memoryview, have: int, more: int) -> memoryview:
+    """Return a buffer with the first `have` bytes of the old one and room for `more`."""
+    # Of a mapping only what is written to takes memory, and it goes back to the system at once:
+    # a peer that sends a burst on each of many connections must not cost a large buffer each.
+    large = more >= LARGE_READ
+    fresh = memoryview(mmap.mmap(-1, have + more) if large else bytearray(have + more))
+    fresh[:have] = old[:have]
     return fresh
