@@ -32,6 +32,15 @@ _UNSUPPORTED: Final = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
+DIRECT_BYTES: Final = 1 << 20
+"""Writes of at least so many bytes bypass the page cache: whole pieces."""
+
+BLOCK: Final = 4096
+"""Alignment that O_DIRECT asks of length, offset and address (a page is always enough)."""
+
+_DIRECT: Final[int] = getattr(os, "O_DIRECT", 0) if sys.platform == "linux" else 0
+_DIRECT_FLAGS: Final = os.O_WRONLY | os.O_CLOEXEC | _DIRECT
+
 MAX_IOV: Final = 1024
 """Buffers that one preadv takes (IOV_MAX of Linux and macOS)."""
 
@@ -59,10 +68,11 @@ class _Handle:
 class RealFile(_Handle):
     """A regular file; see `DiskFile`."""
 
-    __slots__ = ("_nowait",)
+    __slots__ = ("_direct", "_nowait")
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
+        self._direct: int | None = None if _DIRECT else -1
         self._nowait = _NOWAIT != 0
 
     def preadv(
@@ -95,12 +105,40 @@ class RealFile(_Handle):
         return done
 
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
-        """As `DiskFile.pwrite`."""
+        """As `DiskFile.pwrite`; large aligned blocks go past the page cache."""
+        large = len(data) >= DIRECT_BYTES and not (len(data) | offset) % BLOCK
+        if large and self._direct != -1 and self._pwrite_direct(data, offset):
+            return
         count = os.pwrite(self._fd, data, offset)
         if count < len(data):  # a signal, or the disk is full: the next call says which
             rest = memoryview(data).cast("B")
             while count < len(rest):
                 count += os.pwrite(self._fd, rest[count:], offset + count)
+
+    def _pwrite_direct(self, data: bytes | bytearray | memoryview, offset: int) -> bool:
+        """Write with O_DIRECT; False if the file system or the buffer's address does not allow it.
+
+        A piece that was verified is not looked at again soon, and filling the page cache with new
+        pages costs more than the disk does: measured two to three times the time of this.
+        """
+        try:
+            if self._direct is None:
+                self._direct = os.open(f"/proc/self/fd/{self._fd}", _DIRECT_FLAGS)
+            return os.pwrite(self._direct, data, offset) == len(data)
+        except OSError as error:
+            if error.errno not in (*_UNSUPPORTED, errno.ENOENT):
+                raise
+            if self._direct is not None and self._direct >= 0:
+                os.close(self._direct)
+            self._direct = -1
+            return False
+
+    def close(self) -> None:
+        """Close both descriptors."""
+        super().close()
+        direct, self._direct = self._direct, -1
+        if direct is not None and direct >= 0:
+            os.close(direct)
 
     def fdatasync(self) -> None:
         """As `DiskFile.fdatasync`; on macOS the drive's own cache is flushed too."""

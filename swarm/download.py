@@ -216,7 +216,9 @@ class Download:
         if source.parked:
             return 1 if not holders or now >= source.probe_at else 0
         fair = max(1, self.left // (2 * max(1, holders)))
-        return min(source.queue, fair, self._max_queue)
+        # Memory is for all: each leaves room for the others, and for the next that comes.
+        share = max(1, self._max_queue // (holders + 1))
+        return min(source.queue, fair, share)
 
     def _fitting(self, first: int, count: int) -> list[int]:
         """Return the lengths of those first pieces of a run for which there is memory."""

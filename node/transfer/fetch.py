@@ -280,9 +280,14 @@ class Fetch:
             link.request(Request(ask.id, ask.first, ask.count))
 
     def _ask_all(self) -> None:
-        """Ask every peer for more, those first who are asked for least."""
+        """Ask every peer for more, those first who are asked for least and have given least."""
+
+        def load(link: Link) -> tuple[int, int]:
+            given = self._sources.get(str(link.peer))
+            return link.source.outstanding, given["bytes"] if given is not None else 0
+
         links = [link for link in self.swarm.links.values() if link.source.bits.told]
-        for link in sorted(links, key=lambda link: link.source.outstanding):
+        for link in sorted(links, key=load):
             self._ask(link)
 
     def _tick(self) -> None:

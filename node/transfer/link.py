@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...swarm.bitfield import frames_of
-from ...swarm.source import Source
 from ...swarm.greeting import REFUSAL, check_answer, hello
+from ...swarm.source import Source
 from ...swarm.upload import Upload
 from ...wire.errors import PeerFault
 from ...wire.ids import Cid

@@ -6,6 +6,8 @@ when the piece has been written. So a buffer is always there when an honest peer
 
 from __future__ import annotations
 
+from mmap import mmap
+
 from ...wire.swarm import MAX_PIECE
 
 POOL_BYTES = 64 << 20
@@ -23,7 +25,7 @@ class Pool:
 
     def __init__(self, limit: int = POOL_BYTES) -> None:
         self._limit = limit
-        self._free: list[bytearray] = []
+        self._free: list[mmap] = []
         self.reserved = 0
         """Bytes that requests under way may bring."""
         self.used = 0
@@ -48,14 +50,15 @@ class Pool:
         self.used += length
         if length <= BIG:
             return memoryview(bytearray(length))
-        buffer = self._free.pop() if self._free else bytearray(MAX_PIECE)
+        # Anonymous memory begins with a page: such a buffer can go to the disk directly.
+        buffer = self._free.pop() if self._free else mmap(-1, MAX_PIECE)
         return memoryview(buffer)[:length]
 
     def give(self, view: memoryview) -> None:
         """Take a buffer back; nobody may use it any more."""
         length = len(view)
         self.used -= length
-        if length > BIG and len(self._free) < KEPT_BUFFERS and isinstance(view.obj, bytearray):
+        if length > BIG and len(self._free) < KEPT_BUFFERS and isinstance(view.obj, mmap):
             self._free.append(view.obj)
 
     def scratch(self, length: int) -> memoryview:

@@ -31,8 +31,9 @@ BATCH_SECONDS = 1.0
 JOB_BYTES = 1 << 20
 """Bytes written by one call in a worker thread, or the one piece that is longer."""
 
+LEAST_WRITERS = 2
 MAX_WRITERS = 4
-"""Worker threads that write for one fetch."""
+"""Worker threads that write for one fetch: they wait for the disk more than they work."""
 
 
 def digest_of(data: memoryview, hash_code: int) -> bytes:
@@ -128,7 +129,7 @@ class Saver:
     async def run(self) -> None:
         """Write and commit until cancelled; ends with `failure` if the disk fails."""
         async with trio.open_nursery() as nursery:
-            for _ in range(max(1, min(MAX_WRITERS, self._transfers.cores - 1))):
+            for _ in range(max(LEAST_WRITERS, min(MAX_WRITERS, self._transfers.cores - 1))):
                 nursery.start_soon(self._write)
             nursery.start_soon(self._commit)
 
