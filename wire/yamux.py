@@ -390,7 +390,8 @@ class Session:
             room = min(end - at - HEADER_BYTES, MAX_FRAME, stream.send_window)
             size = stream.take(plain, at + HEADER_BYTES, room, reads)
             stream.send_window -= size
-            flags = FIN if stream.wants_fin else 0
+            # In a frame of its own, as others do: js takes the end before the bytes it comes with.
+            flags = FIN if stream.wants_fin and not size else 0
             HEADER.pack_into(plain, at, 0, DATA, flags, stream.id, size)
             at += HEADER_BYTES + size
             if flags:

@@ -251,7 +251,7 @@ class YamuxStream:
 
     @property
     def wants_fin(self) -> bool:
-        """Whether the frame being filled is the last one."""
+        """Whether the end is all that is left to send."""
         return self.fin_queued and not self.out
 
     def take(self, plain: memoryview, at: int, room: int, reads: list[Read]) -> int:

@@ -163,13 +163,13 @@ def test_ping_and_goodbye() -> None:
     assert b.output() == b""
 
 
-def test_fin_rides_on_the_last_frame_and_reading_goes_on() -> None:
+def test_fin_follows_the_last_frame_and_reading_goes_on() -> None:
     a, b = pair()
     stream = a.session.open()
     stream.queue(b"question")
     stream.close()
     data = a.output()
-    assert data.endswith(frame(DATA, FIN, 1, payload=b"question"))
+    assert data.endswith(frame(DATA, 0, 1, payload=b"question") + frame(DATA, FIN, 1))
     b.take(data)
     (other,) = b.accepted
     assert other.remote_ended
