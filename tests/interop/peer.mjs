@@ -42,21 +42,32 @@ async function sendRandom (stream, bytes) {
   return hash.digest('hex')
 }
 
+// Calls `take` with each piece until the end. (Iterating over a stream may lose the last pieces,
+// or wait without end, when the end comes along with them.)
+function read (stream, take) {
+  return new Promise((resolve, reject) => {
+    stream.addEventListener('close', ({ error }) => { if (error != null) reject(error) })
+    stream.addEventListener('end', resolve)
+    stream.addEventListener('message', ({ data }) => { take(data.subarray()) })
+    if (stream.readableEnded) {
+      resolve()
+    }
+  })
+}
+
 async function digest (stream) {
   const hash = createHash('sha256')
   let bytes = 0
-  for await (const data of stream) {
-    hash.update(data.subarray())
-    bytes += data.byteLength
-  }
+  await read(stream, (data) => {
+    hash.update(data)
+    bytes += data.length
+  })
   return { bytes, sha256: hash.digest('hex') }
 }
 
 async function readAll (stream) {
   const parts = []
-  for await (const data of stream) {
-    parts.push(data.subarray())
-  }
+  await read(stream, (data) => { parts.push(data) })
   return Buffer.concat(parts)
 }
 
@@ -72,9 +83,7 @@ function resetOnError (handler) {
 
 const handlers = {
   [ECHO]: async (stream) => {
-    for await (const data of stream) {
-      await send(stream, data)
-    }
+    await read(stream, (data) => { stream.send(data) })
     await stream.close()
   },
   [SINK]: async (stream) => {
