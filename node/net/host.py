@@ -336,6 +336,7 @@ class Host:
 
     def _gone(self, connection: Connection) -> None:
         self._roster.remove(connection)
+        self._identify.gone(connection)
         for tell in self.on_disconnected:
             tell(connection)
 

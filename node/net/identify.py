@@ -41,7 +41,8 @@ PUSH_DELAY = 1.0
 """Changes within this time go out as one push."""
 
 PUSH_EVERY = 5.0
-"""A peer's pushes are taken this often; more are ignored (go: about one in 5 s)."""
+MAX_PUSHES = 5
+"""A peer may push 5 times in a row, then once in 5 s; more are ignored (go: one in 5 s)."""
 
 
 class Identify:
@@ -50,7 +51,10 @@ class Identify:
     def __init__(self, host: Host, agent: str) -> None:
         self._host = host
         self._agent = agent
-        self._pushed: dict[Connection, float] = {}
+        self._pushes: dict[Connection, float] = {}
+        """When the peer's allowance of pushes is full again."""
+        self._told: dict[Connection, bytes] = {}
+        """What we said last."""
         self._changed = trio.Event()
 
     def serve(self) -> None:
@@ -73,9 +77,14 @@ class Identify:
         addrs: Sequence[Multiaddr] = self._host.told_addrs()
         return tuple(addr for addr in addrs if is_tellable(addr, connection.scope))
 
+    def _said(self, connection: Connection) -> bytes:
+        """Return what we say of ourselves, and remember it."""
+        said = self._told[connection] = self._ourselves(connection).encode()
+        return said
+
     async def _answer(self, stream: Stream) -> None:
         with trio.fail_after(IDENTIFY_SECONDS):
-            await stream.send_all(frame(self._ourselves(stream.connection).encode()))
+            await stream.send_all(frame(self._said(stream.connection)))
             await stream.send_eof()
 
     async def ask(self, connection: Connection) -> None:
@@ -108,10 +117,10 @@ class Identify:
     async def _take_push(self, stream: Stream) -> None:
         connection = stream.connection
         now = trio.current_time()
-        if now - self._pushed.get(connection, float("-inf")) < PUSH_EVERY:
+        full = max(now, self._pushes.get(connection, now)) + PUSH_EVERY
+        if full > now + MAX_PUSHES * PUSH_EVERY:
             return
-        self._pushed = {c: at for c, at in self._pushed.items() if not c.closed}
-        self._pushed[connection] = now
+        self._pushes[connection] = full
         with trio.fail_after(IDENTIFY_SECONDS):
             push = await _read(stream)
         taken = self._take(connection, push)
@@ -120,28 +129,36 @@ class Identify:
             connection.set_info(taken if known is None else known.updated(taken))
             self._host.identified(connection)
 
+    def gone(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._pushes.pop(connection, None)
+        self._told.pop(connection, None)
+
     def changed(self) -> None:
         """Tell connected peers soon that our protocols or addresses are others now."""
         self._changed.set()
 
     async def push_changes(self) -> None:
-        """Push changes as long as the host runs."""
+        """Push changes as long as the host runs, to those who know something else of us."""
+        limiter = trio.CapacityLimiter(PUSH_AT_ONCE)
         while True:
             await self._changed.wait()
             await trio.sleep(PUSH_DELAY)
             self._changed = trio.Event()
-            limiter = trio.CapacityLimiter(PUSH_AT_ONCE)
             async with trio.open_nursery() as nursery:
                 for connection in self._host.connections():
-                    if connection.speaks(IDENTIFY_PUSH):
+                    known = self._told.get(connection)
+                    news = known is not None and known != self._ourselves(connection).encode()
+                    if news and connection.speaks(IDENTIFY_PUSH):
                         nursery.start_soon(self._push, connection, limiter)
+            await trio.sleep(PUSH_EVERY)
 
     async def _push(self, connection: Connection, limiter: trio.CapacityLimiter) -> None:
         async with limiter:
             try:
                 with trio.fail_after(IDENTIFY_SECONDS):
                     async with await connection.open_stream([IDENTIFY_PUSH]) as stream:
-                        await stream.send_all(frame(self._ourselves(connection).encode()))
+                        await stream.send_all(frame(self._said(connection)))
             except (NetError, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # it was told as well as can be
             except trio.TooSlowError:
