@@ -49,6 +49,9 @@ PING_EVERY = 30.0
 PING_SECONDS = 20.0
 """Keep-alive: a ping every 30 s (go), its answer within 20 s."""
 
+DRAIN_SECONDS = 2.0
+"""How long a connection that we close waits for the peer to make room for what is queued."""
+
 GOODBYE_SECONDS = 1.0
 """How long we wait for the peer's end of a connection that we close."""
 
@@ -103,6 +106,7 @@ class Pump:
         self._pong = trio.Event()
         self._rate = 0.0
         self.closing = False
+        self._drain_by = 0.0
         self._broken = False  # the peer broke the protocol
         self.bytes_in = 0
         self.bytes_out = 0
@@ -116,6 +120,7 @@ class Pump:
         """Say goodbye, send what is queued, and end."""
         if not self.closing:
             self.closing = True
+            self._drain_by = trio.current_time() + DRAIN_SECONDS
             self._session.go_away(yamux_frames.NORMAL)
             self.wake()
 
@@ -227,9 +232,13 @@ class Pump:
         plain = out = memoryview(b"")
         while True:
             if not self._session.has_output:
-                if self.closing:
+                if self.closing and not self._draining:
                     await self._goodbye()
                 self._wake = trio.Event()
+                if self.closing:
+                    with trio.move_on_at(self._drain_by):
+                        await self._wake.wait()
+                    continue
                 if size > SMALL_BATCH:
                     with trio.move_on_after(IDLE_SECONDS):
                         await self._wake.wait()
@@ -254,6 +263,12 @@ class Pump:
                 raise _Ended(f"the peer took nothing for {SEND_SECONDS:.0f} s")
             self.bytes_out += written
             self._measure(written, trio.current_time() - started)
+
+    @property
+    def _draining(self) -> bool:
+        """Whether something is queued that the peer's windows have no room for yet."""
+        queued = any(stream.queued for stream in self._session.streams.values())
+        return queued and not self._broken and trio.current_time() < self._drain_by
 
     def _batch_size(self) -> int:
         wanted = int(self._rate * BATCH_SECONDS) if self._rate else SMALL_BATCH

@@ -272,3 +272,27 @@ async def test_senders_wait_until_little_is_queued(
         total += len(data)
     assert total == 10 * PIECE
     assert max(queued) <= PIECE
+
+
+async def test_a_goodbye_waits_for_what_is_queued_beyond_the_window(
+    autojump_clock: MockClock, sending: Sending
+) -> None:
+    source = Source(CONTENT)
+    sink, _ = await sending.fetch(lambda stream: stream.queue_file(FileRange(source, 0, 2 * PIECE)))
+    await trio.sleep(0.25)
+    (connection,) = sending.bob.connections()
+    await connection.aclose()
+    assert len(sink.data) == 2 * PIECE
+
+
+async def test_a_goodbye_does_not_wait_for_ever(
+    autojump_clock: MockClock, sending: Sending
+) -> None:
+    source = Source(CONTENT)
+    await sending.fetch(
+        lambda stream: stream.queue_file(FileRange(source, 0, 2 * PIECE)), sink=Collect(room=0)
+    )
+    await trio.sleep(1)
+    (connection,) = sending.bob.connections()
+    with trio.fail_after(4):
+        await connection.aclose()
