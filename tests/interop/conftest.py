@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ INSTALLED = MODULES / ".installed"
 INSTALL_SECONDS = 300
 ANSWER_SECONDS = 40.0
 END_SECONDS = 5.0
+AGAIN_SECONDS = 0.05
 MAX_LINE = 1 << 20
 
 
@@ -33,7 +34,7 @@ def node_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def node_binary() -> Iterator[Path]:
+def node_binary() -> Path:
     """The node binary, with the packages of the lock file in place beside it."""
     folder = node_folder()
     binary = folder / "bin" / "node"
@@ -57,7 +58,7 @@ def node_binary() -> Iterator[Path]:
             )
             assert done.returncode == 0, done.stdout + done.stderr
             INSTALLED.write_text(locked)
-    yield binary
+    return binary
 
 
 class JsPeer:
@@ -76,6 +77,14 @@ class JsPeer:
         answer = await self._answer(request, arguments)
         assert "error" not in answer, f"{request}: {answer['error']}"
         return answer["result"]
+
+    async def until(self, request: str, good: Callable[[Any], object], **arguments: Any) -> Any:
+        """Ask again and again until the result is as wanted; return it."""
+        while True:
+            result = await self.ask(request, **arguments)
+            if good(result):
+                return result
+            await trio.sleep(AGAIN_SECONDS)
 
     async def error_of(self, request: str, **arguments: Any) -> str:
         """Ask for what must fail; return the error."""

@@ -24,6 +24,8 @@ from shoal.wire.keys import PrivateKey
 ECHO = "/interop/echo/1.0.0"
 SINK = "/interop/sink/1.0.0"
 SOURCE = "/interop/source/1.0.0"
+NEW = "/interop/new/1.0.0"
+NEWER = "/interop/newer/1.0.0"
 PING = "/ipfs/ping/1.0.0"
 IDENTIFY = "/ipfs/id/1.0.0"
 ANY = Multiaddr("/ip4/127.0.0.1/tcp/0")
@@ -114,11 +116,7 @@ async def pair(js_peer: Any, dialler: Dialler) -> AsyncIterator[tuple[Ours, Any,
 
 async def identity_at(js: Any, host: Host) -> Any:
     """What js knows of us, once identify has told it."""
-    while True:
-        told = await js.ask("identity", peer=str(host.peer_id))
-        if told["agent"]:
-            return told
-        await trio.sleep(0.02)
+    return await js.until("identity", lambda told: told["agent"], peer=str(host.peer_id))
 
 
 both = pytest.mark.parametrize("dialler", ["ours", "js"])
@@ -223,12 +221,11 @@ async def test_a_request_may_go_out_with_the_proposal(js_peer: Any, dialler: Dia
 async def test_new_protocols_are_pushed(js_peer: Any, dialler: Dialler) -> None:
     async with pair(js_peer, dialler) as (node, js, connection):
         await identity_at(js, node.host)
-        node.host.handle("/interop/new/1.0.0", node._echo)
-        while "/interop/new/1.0.0" not in (await identity_at(js, node.host))["protocols"]:
-            await trio.sleep(0.05)
-        await js.ask("serve", protocol="/interop/newer/1.0.0")
-        while not connection.speaks("/interop/newer/1.0.0"):
-            await trio.sleep(0.05)
+        node.host.handle(NEW, node._echo)
+        peer = str(node.host.peer_id)
+        await js.until("identity", lambda told: NEW in told["protocols"], peer=peer)
+        await js.ask("serve", protocol=NEWER)
+        await js.until("protocols", lambda _: connection.speaks(NEWER))
 
 
 @both
@@ -240,8 +237,7 @@ async def test_a_goodbye_ends_the_connection(js_peer: Any, dialler: Dialler) -> 
         again = await node.host.dial(Multiaddr(js.addrs[0]))
         await again.identified()
         await again.aclose()
-        while await js.ask("connections"):
-            await trio.sleep(0.02)
+        await js.until("connections", lambda peers: not peers)
 
 
 async def test_the_wrong_peer_is_told_apart(js_peer: Any) -> None:
