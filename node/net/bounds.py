@@ -10,7 +10,7 @@ from multiaddr import Multiaddr
 from ...wire.addresses import Scope, ip_of, scope_of_ip
 from ...wire.yamux import Budget
 from ..environment import RunBlocking
-from .pump import PLAIN_BYTES
+from .pump import ReadBuffers
 
 MAX_UNREAD_TOTAL = 64 << 20
 """Received and unread bytes in the process."""
@@ -40,8 +40,7 @@ class Budgets:
     def __init__(self, run_blocking: RunBlocking, relieve: Callable[[], bool]) -> None:
         self.shared = Budget(MAX_WINDOWS_TOTAL)
         self.run_blocking = run_blocking
-        self.plain = memoryview(bytearray(PLAIN_BYTES))
-        """Where each connection opens one frame at a time."""
+        self.buffers = ReadBuffers()
         self._relieve = relieve
 
     @property

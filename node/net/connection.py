@@ -93,7 +93,7 @@ class Connection:
         self.session = Session(self.is_initiator, self, budgets.shared)
         self.session.rtt = secured.rtt
         self.session.now = trio.current_time
-        self._pump = Pump(raw, secured, self.session, self, budgets.run_blocking, budgets.plain)
+        self._pump = Pump(raw, secured, self.session, self, budgets.run_blocking, budgets.buffers)
         self._nursery: trio.Nursery | None = None
 
     # Facts

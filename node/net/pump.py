@@ -7,7 +7,6 @@ headers, seals it and sends it with one call. Large buffers live as long as the 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,8 +28,10 @@ IDLE_BUFFER = 8 * 1024
 LARGE_READ = 1 << 20
 """Bytes asked from the socket at once while more comes than fits the small buffer."""
 
-PLAIN_BYTES = noise.MAX_PLAIN + HEADER_BYTES
-"""For the plain text of one frame behind the beginning of a header."""
+MIDDLE_READ = 64 * 1024
+MAX_LARGE = 32
+"""Connections that read much at once, in the process; further ones read 64 KiB: peers that send
+bursts on all connections must not cost a large buffer each."""
 
 SMALL_BATCH = 64 * 1024 + 2 * HEADER_BYTES
 LARGE_BATCH = 1 << 20
@@ -63,6 +64,16 @@ class Faults(Protocol):
         """Count a fault."""
 
 
+class ReadBuffers:
+    """What the reading sides of all connections share."""
+
+    def __init__(self) -> None:
+        self.plain = memoryview(bytearray(noise.MAX_PLAIN + HEADER_BYTES))
+        """For the plain text of one frame behind the beginning of a header; nothing stays in it
+        between two passes."""
+        self.large_left = MAX_LARGE
+
+
 class _Ended(Exception):
     """The connection is over; the text says why."""
 
@@ -77,7 +88,7 @@ class Pump:
         session: Session,
         faults: Faults,
         run_blocking: RunBlocking,
-        plain: memoryview,
+        buffers: ReadBuffers,
     ) -> None:
         """Take over a secured stream.
 
@@ -87,8 +98,7 @@ class Pump:
             session: Where the plain bytes go and come from.
             faults: Told of what the peer does wrong.
             run_blocking: Reads files that are not in memory.
-            plain: `PLAIN_BYTES` for the plain text of one frame; all connections share it, since
-                nothing stays in it between two passes.
+            buffers: Shared with all other connections.
         """
         self._raw = raw
         self._opener = secured.session.opener
@@ -98,7 +108,8 @@ class Pump:
         self._session = session
         self._faults = faults
         self._run_blocking = run_blocking
-        self._plain = plain
+        self._buffers = buffers
+        self._large = False  # one of the large buffers is ours
         self._rest = b""  # the beginning of a header, received and not walked yet
         self._wake = trio.Event()
         self._ping_id = 0
@@ -167,6 +178,7 @@ class Pump:
                 nursery.start_soon(ending, self._write)
                 nursery.start_soon(ending, self._keep_alive)
         finally:
+            self._give_back()
             with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_SECONDS):
                 await trio.aclose_forcefully(self._raw)  # type: ignore[arg-type]
         return reason
@@ -185,27 +197,39 @@ class Pump:
                 have = self._pass(cipher, have)
                 pass_done()
                 self.wake()
-            if have + LARGE_READ <= len(cipher):
+            room = min(len(cipher) - have, LARGE_READ)
+            if len(cipher) > MIDDLE_READ:
                 fresh = -1
                 with trio.move_on_after(IDLE_SECONDS):
-                    fresh = await self._raw.receive_into(cipher[have : have + LARGE_READ])
+                    fresh = await self._raw.receive_into(cipher[have : have + room])
                 if fresh < 0:
                     cipher, fresh = _moved(cipher, have, IDLE_BUFFER), 0
+                    self._give_back()
                     continue
             else:
-                room = len(cipher) - have
                 fresh = await self._raw.receive_into(cipher[have:])
-                if fresh == room:
-                    # A whole frame must fit behind each read, whatever is left of the last one.
-                    cipher = _moved(cipher, len(cipher), LARGE_READ + noise.MAX_MESSAGE + 2)
+            if fresh == room and not self._large:
+                cipher = self._grown(cipher)
             if fresh == 0:
                 raise _Ended("the peer closed the connection")
             self.bytes_in += fresh
             have += fresh
 
+    def _grown(self, cipher: memoryview) -> memoryview:
+        """Return a larger buffer, if there is one: a read did not leave room in this one."""
+        self._large = self._buffers.large_left > 0
+        self._buffers.large_left -= self._large
+        # A whole frame must fit behind each read, whatever is left of the last one.
+        size = (LARGE_READ if self._large else MIDDLE_READ) + noise.MAX_MESSAGE + 2
+        return _moved(cipher, len(cipher), size) if size > len(cipher) else cipher
+
+    def _give_back(self) -> None:
+        self._buffers.large_left += self._large
+        self._large = False
+
     def _pass(self, cipher: memoryview, have: int) -> int:
         """Open and walk all whole frames; move the rest to the front and return its length."""
-        receive, open_frame, plain = self._session.receive, self._opener.open, self._plain
+        receive, open_frame, plain = self._session.receive, self._opener.open, self._buffers.plain
         left = len(self._rest)
         plain[:left] = self._rest
         at = 0
@@ -355,9 +379,6 @@ class Pump:
 
 def _moved(old: memoryview, have: int, more: int) -> memoryview:
     """Return a buffer with the first `have` bytes of the old one and room for `more`."""
-    # Of a mapping only what is written to takes memory, and it goes back to the system at once:
-    # a peer that sends a burst on each of many connections must not cost a large buffer each.
-    large = more >= LARGE_READ
-    fresh = memoryview(mmap.mmap(-1, have + more) if large else bytearray(have + more))
+    fresh = memoryview(bytearray(have + more))
     fresh[:have] = old[:have]
     return fresh
