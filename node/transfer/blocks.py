@@ -7,7 +7,7 @@ copy of ours holds, and what repeats, is copied here instead of fetched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +15,7 @@ import trio
 from ...storage.errors import StorageError
 from ...storage.model import PIECES_PER_BLOCK, UNKNOWN_LENGTH, LocalRun, MissingNodes, PieceTable
 from ...storage.reader import CopyReader
-from ...wire.errors import PeerFault
+from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid
 from ...wire.swarm import CHUNK_BITS, MAX_PIECE
 from .saver import Place, digest_of
@@ -45,6 +45,7 @@ class BlockFeeder:
         self._repeats: dict[int, tuple[int, ...]] = {}
         self._searched: set[int] = set()
         self._dead: set[int] = set()  # copies that could not be read
+        self._again = trio.Event()
 
     # Facts about loaded blocks
 
@@ -78,20 +79,34 @@ class BlockFeeder:
     # Loading
 
     async def run(self) -> None:
-        """Load blocks until every piece is there."""
+        """Load blocks until cancelled, and copy what is to be had here.
+
+        Raises:
+            ContentRefused: An inner node has not the profile's shape.
+            StorageError: The store failed.
+        """
+        while True:
+            self._again = trio.Event()
+            for block in self._rotation():
+                table = await self._load(block)
+                self._tables[block] = table
+                await self._search_repeats(block)
+                await self._copy_local(block)
+                self._open(table)
+                while len(self._tables) >= MAX_BLOCKS:
+                    self._drop_done()
+                    if len(self._tables) >= MAX_BLOCKS:
+                        await trio.sleep(NODE_POLL_SECONDS / 4)
+            await self._again.wait()
+
+    def lost(self, pieces: Sequence[int]) -> None:
+        """Have pieces fetched again that could not be kept, each for itself."""
         engine = self._fetch.engine
         assert engine is not None
-        for block in self._rotation():
-            table = await self._load(block)
-            self._tables[block] = table
-            await self._search_repeats(block)
-            await self._copy_local(block)
-            self._open(table)
-            while len(self._tables) >= MAX_BLOCKS:
-                self._drop_done()
-                if len(self._tables) >= MAX_BLOCKS:
-                    await trio.sleep(NODE_POLL_SECONDS / 4)
-        await trio.sleep_forever()
+        for piece in pieces:
+            self._repeats.pop(piece, None)
+            engine.ready[piece] = 1
+        self._again.set()
 
     def _rotation(self) -> Iterator[int]:
         """Yield the blocks with missing pieces, from a random one on."""
@@ -121,7 +136,6 @@ class BlockFeeder:
         fetch = self._fetch
         transfers = fetch.transfers
         fetch.nodes.changed = trio.Event()
-        fetch.nodes.forget_missing()
         fetch.nodes.ask(missing.cids, trio.current_time())
         with trio.move_on_after(NODE_POLL_SECONDS):
             await fetch.nodes.changed.wait()
@@ -130,7 +144,7 @@ class BlockFeeder:
             if Cid(cid.codec, cid.multihash) in missing.cids and _is(cid, block):
                 keep.append((cid, block))
             else:
-                transfers.blame(link, fetch.cid, PeerFault("bad-index-hash", str(cid)))
+                fetch.wrong_node(link, PeerFault("bad-index-hash", str(cid)))
         if keep:
             await transfers.blocking(transfers.store.add_nodes, keep)
 
@@ -152,7 +166,7 @@ class BlockFeeder:
 
     def _drop_done(self) -> None:
         for block, table in list(self._tables.items()):
-            if self._fetch.block_done(table):
+            if self._fetch.block_saved(table):
                 del self._tables[block]
 
     # Pieces that need not be fetched
@@ -218,7 +232,7 @@ class BlockFeeder:
                 continue
             try:
                 good = await transfers.blocking_io(read, start, count)
-            except (StorageError, KeyError):
+            except (ContentRefused, StorageError, KeyError):
                 self._dead.add(run.copy)
                 return
             for piece, data in good:

@@ -16,7 +16,7 @@ from bitarray import bitarray
 from bitarray.util import zeros
 
 from ...storage.errors import StorageError
-from ...storage.model import PIECES_PER_BLOCK, Copy, MissingNodes, PieceTable
+from ...storage.model import PIECES_PER_BLOCK, UNKNOWN_LENGTH, Copy, MissingNodes, PieceTable
 from ...storage.reader import CopyReader
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
@@ -280,6 +280,8 @@ class ContentSwarm:
         if table is None:
             return None
         at = piece - table.first
+        if table.lengths[at] == UNKNOWN_LENGTH:
+            return None
         ordinal = table.files[at]
         store, copy_id = self.transfers.store, holding.copy.id
         opened = store.open_files.get(copy_id, ordinal)
@@ -310,14 +312,12 @@ class ContentSwarm:
             return None
         if isinstance(found, MissingNodes):
             return None
+        if found.lengths[0] == UNKNOWN_LENGTH:
+            return found  # a raw root that arrives just now: soon it is known better
         self._tables[block] = found
         while len(self._tables) > MAX_TABLES:
             self._tables.popitem(last=False)
         return found
-
-    def forget_tables(self) -> None:
-        """Drop the cache: the content has become known better (a raw root's size)."""
-        self._tables.clear()
 
 
 def ranges_of(pieces: Sequence[int]) -> list[Range]:

@@ -87,12 +87,14 @@ class Fetch:
         self.total_bytes: int | None = None
         self.done_bytes = 0
         self.wasted = 0
-        self.nodes = NodeFetcher(lambda: [x for x in self.swarm.links.values() if x.greeted])
+        self.nodes = NodeFetcher(lambda: [x for x in self._adopted if x.greeted])
         self._saver: Saver | None = None
+        self._writer: CopyWriter | None = None
         self._sources: dict[str, Counter[str]] = {}
         self._rate = Rate()
         self._buffers: dict[tuple[Link, int], memoryview] = {}
         self._unwanted: set[tuple[Link, int]] = set()
+        self._adopted: set[Link] = set()
         self._inline = transfers.cores <= 2
         self._saved_some = trio.Event()
         self.loaded = trio.Event()
@@ -109,6 +111,9 @@ class Fetch:
         finally:
             if self.swarm.fetch is self:
                 self.swarm.fetch = None
+            for link in self._adopted:
+                link.connection.fetching -= 1
+            self._adopted.clear()
             for view in self._buffers.values():
                 self.transfers.pool.give(view)
             self._buffers.clear()
@@ -122,9 +127,11 @@ class Fetch:
         bans = await blocking(store.peers.bans, now, self.cid)
         self.banned = {PeerId(ban.peer) for ban in bans}
         self.swarm.fetch = self
+        for link in list(self.swarm.links.values()):
+            self.joined(link)
         content = await blocking(store.content, self.cid)
         if content is None or not content.index_complete:
-            await fetch_index(self.transfers, self.cid, self.nodes)
+            await fetch_index(self.transfers, self.cid, self.nodes, self.wrong_node)
             content = await blocking(store.content, self.cid)
         assert content is not None
         assert content.pieces is not None
@@ -132,12 +139,14 @@ class Fetch:
         try:
             await blocking(writer.prepare)
             await blocking(writer.check_room)
+            self._writer = writer
             self.total_bytes = content.size
             bits = await blocking(store.bits, self.copy.id)
             await self.swarm.reload()
             await self._pieces(writer, content.pieces, bits)
             await self._finish(writer)
         finally:
+            self._writer = None
             writer.close()
 
     async def _pieces(self, writer: CopyWriter, pieces: int, bits: bitarray) -> None:
@@ -152,7 +161,7 @@ class Fetch:
         self._saver = Saver(
             self.transfers,
             writer,
-            self.copy.id,
+            self._commit,
             saved=self._saved,
             right=self._right_later,
             wrong=self._wrong_later,
@@ -161,19 +170,38 @@ class Fetch:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._saver.run)
-            nursery.start_soon(self.feeder.run)
+            nursery.start_soon(self._feed)
             for link in list(self.swarm.links.values()):
                 self._join(link)
             while not self.engine.over or self._saver.pending:
                 self._tick()
-                if self._saver.failure is not None:
-                    raise self._saver.failure
+                self.failure = self.failure or self._saver.failure
+                if self.failure is not None:
+                    break
                 self._saved_some = trio.Event()
                 with trio.move_on_after(TICK_SECONDS):
                     await self._saved_some.wait()
                 if self.engine.over:
                     await self._saver.flush()
             nursery.cancel_scope.cancel()
+        if self.failure is not None:
+            raise self.failure
+
+    async def _feed(self) -> None:
+        """Run the feeder; what it refuses ends the fetch, and nothing else."""
+        assert self.feeder is not None
+        try:
+            await self.feeder.run()
+        except (ContentRefused, StorageError) as error:
+            self.failure = error
+            self._saved_some.set()
+
+    def _commit(self, pieces: Sequence[int]) -> None:
+        """Claim pieces (in the store's lane)."""
+        store = self.transfers.store
+        if self.total_bytes is None:  # a raw root has arrived: now its length is known
+            store.learn_size(self.cid, self.done_bytes)
+        store.set_bits(self.copy.id, pieces)
 
     def _held_bytes(self, bits: bitarray) -> int:
         """Count the bytes of held pieces (in a worker thread)."""
@@ -206,11 +234,13 @@ class Fetch:
 
     def joined(self, link: Link) -> None:
         """A peer has proved that it knows the content."""
-        self.answered = True
         if link.peer in self.banned:
             link.reset("banned")
             return
-        link.connection.fetching += 1
+        self.answered = True
+        if link not in self._adopted:
+            self._adopted.add(link)
+            link.connection.fetching += 1
         self.nodes.changed.set()
 
     def told(self, link: Link) -> None:
@@ -220,7 +250,8 @@ class Fetch:
 
     def _join(self, link: Link) -> None:
         assert self.engine is not None
-        if link.source.bits.told and link.source not in self.engine.sources:
+        known = link.source in self.engine.sources or link not in self._adopted
+        if link.source.bits.told and not known:
             try:
                 self.engine.join(link.source)
             except PeerFault as fault:
@@ -231,7 +262,9 @@ class Fetch:
     def left(self, link: Link) -> None:
         """A peer is gone; what it was asked for goes to others."""
         self.nodes.left(link)
-        link.connection.fetching = max(0, link.connection.fetching - 1)
+        if link in self._adopted:
+            self._adopted.discard(link)
+            link.connection.fetching -= 1
         if self.engine is not None:
             self.engine.leave(link.source)
         for key in [key for key in self._buffers if key[0] is link]:
@@ -299,8 +332,7 @@ class Fetch:
             if link is not None:
                 link.drop(drop.id)
         for link in list(self.swarm.links.values()):
-            if link.source.bits.told and link.source not in self.engine.sources:
-                self._join(link)
+            self._join(link)
         self._ask_all()
 
     # Receiving
@@ -387,6 +419,13 @@ class Fetch:
         self.banned.add(link.peer)
         self.transfers.ban(link.peer, self.cid, BAN_SECONDS, f"piece {piece} was wrong")
 
+    def wrong_node(self, link: Link, fault: PeerFault) -> None:
+        """An index node was wrong: as for a piece."""
+        self.last_bad = str(link.peer)
+        self.banned.add(link.peer)
+        self.transfers.ban(link.peer, self.cid, BAN_SECONDS, "an index node was wrong")
+        self.transfers.blame(link, self.cid, fault)
+
     def _right_later(self, arrived: Arrived) -> None:
         """The writer found a piece right."""
         self._good(arrived.link, arrived.places[0].piece, len(arrived.data))
@@ -421,39 +460,48 @@ class Fetch:
     def _saved(self, pieces: Sequence[int]) -> None:
         """Pieces are claimed durably: others may have them."""
         assert self.engine is not None
-        self.disk_full = None
         for piece in pieces:
             if not self.engine.held[piece]:  # a repeated block: written with its first occurrence
                 self.engine.verified(piece)
                 assert self.feeder is not None
                 self.done_bytes += self.feeder.known_length(piece) or 0
+        if self.total_bytes is None and pieces:
+            self.total_bytes = self.done_bytes
         self.swarm.committed(self.copy.id, pieces)
         self._saved_some.set()
-        if self.total_bytes is None and pieces:
-            self.transfers.later(self._learn_size)
 
-    async def _learn_size(self) -> None:
-        """A raw root has arrived: now its length is known."""
-        size = self.done_bytes
-        await self.transfers.blocking(self.transfers.store.learn_size, self.cid, size)
-        self.total_bytes = size
-        self.swarm.forget_tables()
-
-    def _lost(self, pieces: Sequence[int], error: DiskFull) -> None:
-        """Pieces could not be written: they are wanted again when there is room."""
+    def _lost(self, pieces: Sequence[int], error: StorageError) -> None:
+        """Pieces could not be kept: they are wanted again when there is room."""
         assert self.engine is not None
         assert self.feeder is not None
         for piece in pieces:
             if self.engine.held[piece]:
-                self.done_bytes -= self.feeder.known_length(piece) or 0
+                length = self.feeder.known_length(piece) or 0
+                self.done_bytes -= self.done_bytes if length == UNKNOWN_LENGTH else length
             self.engine.failed(piece)
-        if self.disk_full is None:
-            self.transfers.later(self._try_again)
-        self.disk_full = str(error)
+        self.feeder.lost(pieces)
+        self._saved_some.set()
+        if isinstance(error, DiskFull):
+            if self.disk_full is None:
+                self.transfers.later(self._wait_for_room)
+            self.disk_full = str(error)
 
-    async def _try_again(self) -> None:
-        await trio.sleep(FULL_SECONDS)
-        self.disk_full = None
+    async def _wait_for_room(self) -> None:
+        """Ask for pieces again when there is room for all that is missing."""
+        while not self.done.is_set():
+            with trio.move_on_after(FULL_SECONDS):
+                await self.done.wait()
+            try:
+                await self.transfers.blocking(self._check_room)
+            except StorageError as error:
+                self.disk_full = str(error)
+            else:
+                self.disk_full = None
+                return
+
+    def _check_room(self) -> None:
+        if self._writer is not None:
+            self._writer.check_room()
 
     # Facts
 
@@ -462,10 +510,12 @@ class Fetch:
         """Whether all bytes are here and only the disk is waited for."""
         return self.engine is not None and self.engine.over
 
-    def block_done(self, table: PieceTable) -> bool:
-        """Return whether every piece of a block is there."""
+    def block_saved(self, table: PieceTable) -> bool:
+        """Return whether every piece of a block is claimed durably, so that none is lost again."""
         assert self.engine is not None
-        return self.engine.held.count(1, table.first, table.first + table.count) == table.count
+        holding = self.swarm.holdings.get(self.copy.id)
+        bits = self.engine.held if holding is None else holding.bits
+        return bits.count(1, table.first, table.first + table.count) == table.count
 
     def snapshot(self) -> Snapshot:
         """Return how far it is."""

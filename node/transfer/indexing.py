@@ -14,7 +14,6 @@ import trio
 
 from ...wire.errors import PeerFault
 from ...wire.ids import Cid
-from ...wire.swarm import IndexRequest
 from ...wire.walk import Walk, WalkLimits
 
 if TYPE_CHECKING:
@@ -28,34 +27,29 @@ NODE_SECONDS = 5.0
 """After which a node is asked of another peer."""
 
 
+MISSING_SECONDS = 5.0
+"""After which a peer that did not have a node is asked for it again: it may be fetching, too."""
+
+
 class NodeFetcher:
     """Asks peers for index nodes and hands out the blocks, unverified."""
 
     def __init__(self, links: Callable[[], Iterable[Link]]) -> None:
         self._links = links
         self._asked: dict[Cid, tuple[Link, float]] = {}
-        self._open: dict[Link, set[Cid]] = {}
-        self._missing: dict[Link, set[Cid]] = {}
+        self._missing: dict[Link, dict[Cid, float]] = {}
         self._arrived: OrderedDict[Cid, tuple[Link, bytes]] = OrderedDict()
         self.changed = trio.Event()
         self.received = 0
         """Bytes of index nodes received."""
 
     def came(self, link: Link, cid: Cid, block: bytes | None) -> None:
-        """Take a node, or word that the peer does not have it.
-
-        Raises:
-            PeerFault: It was not asked for.
-        """
-        waiting = self._open.get(link, set())
-        if cid not in waiting:
-            raise PeerFault("swarm-unasked", f"node {cid}")
-        waiting.discard(cid)
+        """Take a node that the peer was asked for, or word that it does not have it."""
         asked = self._asked.get(cid)
         if asked is not None and (asked[0] is link or block is not None):
             del self._asked[cid]
         if block is None:
-            self._missing.setdefault(link, set()).add(cid)
+            self._missing.setdefault(link, {})[cid] = trio.current_time()
         elif asked is not None:  # else it came from another peer meanwhile
             self.received += len(block)
             self._arrived[cid] = (link, block)
@@ -64,14 +58,9 @@ class NodeFetcher:
     def left(self, link: Link) -> None:
         """Forget a peer: what was asked of it goes to others."""
         self._missing.pop(link, None)
-        self._open.pop(link, None)
         for cid in [c for c, (who, _) in self._asked.items() if who is link]:
             del self._asked[cid]
         self.changed.set()
-
-    def forget_missing(self) -> None:
-        """Ask peers again for what they did not have: they may have it by now."""
-        self._missing.clear()
 
     def ask(self, cids: Iterable[Cid], now: float) -> None:
         """Ask for nodes that are not asked for yet, or for too long."""
@@ -90,17 +79,16 @@ class NodeFetcher:
                 for link in links
                 if load[link] < ASK_AT_ONCE
                 and link is not late
-                and cid not in self._missing.get(link, ())
+                and now - self._missing.get(link, {}).get(cid, -MISSING_SECONDS) >= MISSING_SECONDS
             ]
             if not able:
                 continue
             link = min(able, key=load.__getitem__)
             load[link] += 1
             self._asked[cid] = (link, now)
-            self._open.setdefault(link, set()).add(cid)
             requests.setdefault(link, []).append(cid)
         for link, wanted in requests.items():
-            link.send(IndexRequest(tuple(wanted)))
+            link.ask_nodes(wanted)
 
     def take(self) -> list[tuple[Cid, Link, bytes]]:
         """Return what has arrived since the last call."""
@@ -109,15 +97,22 @@ class NodeFetcher:
         return arrived
 
 
-async def fetch_index(transfers: Transfers, cid: Cid, nodes: NodeFetcher) -> None:
+async def fetch_index(
+    transfers: Transfers, cid: Cid, nodes: NodeFetcher, wrong: Callable[[Link, PeerFault], None]
+) -> None:
     """Walk a content's index to its end, from the store and from peers, into the store.
+
+    Args:
+        transfers: For the store.
+        cid: The content.
+        nodes: For the peers.
+        wrong: Told of a peer that sent a wrong node.
 
     Raises:
         ContentRefused: The content is hostile or of another shape.
     """
     store = transfers.store
     walk = Walk(cid, WalkLimits())
-    nodes.forget_missing()
     while not walk.over:
         await transfers.blocking(_feed_stored, transfers, walk, cid)
         wanted = walk.wanted(ASK_AT_ONCE)
@@ -132,7 +127,7 @@ async def fetch_index(transfers: Transfers, cid: Cid, nodes: NodeFetcher) -> Non
             try:
                 walk.feed(node_cid, block)
             except PeerFault as fault:
-                transfers.blame(link, cid, fault)
+                wrong(link, fault)
                 continue
             keep.append((node_cid, block))
         if keep:

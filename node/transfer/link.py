@@ -7,7 +7,7 @@ once (requests, index nodes) waits in bounded queues for its serving task.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -81,6 +81,7 @@ class Link:
         self.work = trio.Event()
         self.index_waiting: deque[Cid] = deque()
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
+        self._nodes_asked: set[Cid] = set()
         self.sent_bytes = 0
         stream.install_sink(FrameDecoder(self))
 
@@ -129,6 +130,11 @@ class Link:
         if not asked:
             del self._asked[request_id]
         return True
+
+    def ask_nodes(self, cids: Sequence[Cid]) -> None:
+        """Ask for index nodes."""
+        self._nodes_asked.update(cids)
+        self.send(IndexRequest(tuple(cids)))
 
     def refuse(self) -> None:
         """Answer as an unknown content is answered, and end."""
@@ -242,6 +248,9 @@ class Link:
         """Take an index node."""
         if not self.greeted or self.swarm is None:
             raise PeerFault("swarm-before-hello", "IndexNode")
+        if body.cid not in self._nodes_asked:
+            raise PeerFault("swarm-unasked", f"node {body.cid}")
+        self._nodes_asked.discard(body.cid)
         self.swarm.node_came(self, body, block)
 
     def pass_done(self) -> None:

@@ -2,7 +2,8 @@
 
 Pieces are written in worker threads as they come. A batch closes at 64 MiB or after a second; while
 one is synced and committed the next fills, and no third begins. So a crash costs at most two
-batches and what is in flight, and nothing that the database claims is missing.
+batches and what is in flight, and nothing that the database claims is missing. After a sync that
+failed nothing written since the last good one is trusted: it is all wanted again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ BATCH_SECONDS = 1.0
 
 JOB_BYTES = 1 << 20
 """Bytes written by one call in a worker thread, or the one piece that is longer."""
+
+STOP_SECONDS = 5.0
+"""A fetch that is stopped has so long to claim what has arrived."""
 
 LEAST_WRITERS = 2
 MAX_WRITERS = 4
@@ -72,11 +76,12 @@ class Saver:
     Args:
         transfers: For threads and the store.
         writer: The copy's files.
-        copy_id: Which copy.
+        commit: Claims pieces in the store (called in its lane).
         saved: Told of pieces that are claimed durably now.
         right: Told of a piece whose hash is right (only if `Arrived.digest` was given).
         wrong: Told of a piece whose hash is wrong (likewise).
-        lost: Told of pieces that could not be written, and why.
+        lost: Told of pieces that could not be written; if the disk is not merely full, `failure`
+            says why and no more is written.
         freed: Told that buffers are free again.
     """
 
@@ -84,28 +89,29 @@ class Saver:
         self,
         transfers: Transfers,
         writer: CopyWriter,
-        copy_id: int,
+        commit: Callable[[Sequence[int]], None],
         *,
         saved: Callable[[Sequence[int]], None],
         right: Callable[[Arrived], None],
         wrong: Callable[[Arrived], None],
-        lost: Callable[[Sequence[int], DiskFull], None],
+        lost: Callable[[Sequence[int], StorageError], None],
         freed: Callable[[], None],
     ) -> None:
         self._transfers = transfers
         self._writer = writer
-        self._copy_id = copy_id
+        self._commit_bits = commit
         self._saved = saved
         self._right = right
         self._wrong = wrong
         self._lost = lost
         self._freed = freed
         self._queue: deque[Arrived] = deque()  # bounded by the pool
-        self._ready = trio.Event()
+        self._ready = trio.lowlevel.ParkingLot()  # of idle writers
         self._batch: list[int] = []
         self._batch_bytes = 0
         self._close_batch = trio.Event()
-        self._room = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()  # of writers that wait for the next batch
+        self._era = 0  # counts the syncs that failed
         self._busy = 0
         self._idle = trio.Event()
         self._progressed = trio.Event()
@@ -119,23 +125,31 @@ class Saver:
     def put(self, arrived: Arrived) -> None:
         """Take a piece; its buffer goes back to the pool when it is written."""
         self._queue.append(arrived)
-        self._ready.set()
+        self._ready.unpark()
 
     def claim(self, pieces: Sequence[int]) -> None:
         """Claim pieces that need no bytes (empty files) with the next batch."""
         self._batch += pieces
-        self._ready.set()
 
     async def run(self) -> None:
-        """Write and commit until cancelled; ends with `failure` if the disk fails."""
-        async with trio.open_nursery() as nursery:
-            for _ in range(max(LEAST_WRITERS, min(MAX_WRITERS, self._transfers.cores - 1))):
-                nursery.start_soon(self._write)
-            nursery.start_soon(self._commit)
+        """Write and commit until cancelled; then claim what has arrived, within a bound."""
+        try:
+            async with trio.open_nursery() as nursery:
+                for _ in range(max(LEAST_WRITERS, min(MAX_WRITERS, self._transfers.cores - 1))):
+                    nursery.start_soon(self._write)
+                nursery.start_soon(self._commit)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(STOP_SECONDS):
+                while self._queue and self.failure is None:
+                    await self._do(*self._job())
+                if self.failure is None:
+                    await self._commit_batch()
+            while self._queue:
+                self._give(self._queue.popleft())
 
     async def flush(self) -> None:
         """Wait until everything that was put is claimed (or lost)."""
-        while self.pending:
+        while self.pending and self.failure is None:
             self._close_batch.set()
             self._idle = trio.Event()
             with trio.move_on_after(BATCH_SECONDS):
@@ -149,24 +163,30 @@ class Saver:
 
     async def _write(self) -> None:
         while True:
-            while not self._queue:
-                self._ready = trio.Event()
-                await self._ready.wait()
-            while self._batch_bytes >= BATCH_BYTES:
+            if not self._queue:
+                await self._ready.park()
+            elif self._batch_bytes >= BATCH_BYTES:
                 self._close_batch.set()
-                self._room = trio.Event()
-                await self._room.wait()
-            job = [self._queue.popleft()] if self._queue else []
-            size = sum(len(item.data) for item in job)
-            while self._queue and size + len(self._queue[0].data) <= JOB_BYTES:
-                item = self._queue.popleft()
-                size += len(item.data)
-                job.append(item)
-            if job:
-                await self._do(job, size)
+                await self._room.park()
+            else:
+                await self._do(*self._job())
+
+    def _job(self) -> tuple[list[Arrived], int]:
+        """Take from the queue what one call writes: one piece, or several small ones."""
+        job = [self._queue.popleft()]
+        size = len(job[0].data)
+        while self._queue and size + len(self._queue[0].data) <= JOB_BYTES:
+            job.append(self._queue.popleft())
+            size += len(job[-1].data)
+        return job, size
+
+    def _give(self, item: Arrived) -> None:
+        if item.link is not None:
+            self._transfers.pool.give(item.data)
 
     async def _do(self, job: list[Arrived], size: int) -> None:
         self._busy += len(job)
+        era = self._era
         done: list[int] = []
         bad: list[Arrived] = []
 
@@ -179,63 +199,70 @@ class Saver:
                     self._writer.write(place.ordinal, place.offset, item.data)
                     done.append(place.piece)
 
-        full: DiskFull | None = None
+        failed: StorageError | None = None
         try:
             with trio.CancelScope(shield=True):  # the thread uses the buffers until it returns
                 await self._transfers.blocking_io(work)
-        except DiskFull as error:
-            full = error
         except StorageError as error:
-            self.failure = error
+            failed = error
         finally:
             self._busy -= len(job)
             for item in job:
-                if item.link is not None:
-                    self._transfers.pool.give(item.data)
-        self._batch += done
-        self._batch_bytes += size
-        self._progressed.set()
+                self._give(item)
         written = set(done)
         for item in job:
             if item.digest is not None and item.places[0].piece in written:
                 self._right(item)
         for item in bad:
             self._wrong(item)
-        if full is not None or self.failure is not None:
-            rejected = [p.piece for i in job for p in i.places if p.piece not in written]
-            missing = [piece for piece in rejected if not _is_bad(piece, bad)]
-            self._lost(missing, full or DiskFull(str(self.failure)))
+        if failed is not None:
+            wrong = {place.piece for item in bad for place in item.places}
+            all_places = [place.piece for item in job for place in item.places]
+            self._lose([p for p in all_places if p not in written and p not in wrong], failed)
+        if era != self._era:  # a sync that failed meanwhile may have dropped these, too
+            self._lose(done, DiskFull("the disk was full"))
+        else:
+            self._batch += done
+            self._batch_bytes += size
+        self._progressed.set()
         if self._batch_bytes >= BATCH_BYTES:
             self._close_batch.set()
         self._freed()
+
+    def _lose(self, pieces: Sequence[int], error: StorageError) -> None:
+        if not isinstance(error, DiskFull):
+            self.failure = self.failure or error
+        self._lost(pieces, error)
 
     async def _commit(self) -> None:
         while True:
             with trio.move_on_after(BATCH_SECONDS):
                 await self._close_batch.wait()
             self._close_batch = trio.Event()
-            batch, self._batch = self._batch, []
-            self._batch_bytes = 0
-            self._room.set()
-            if batch:
-                await self._commit_batch(batch)
-            if not self.pending:
+            await self._commit_batch()
+            if not self.pending or self.failure is not None:
                 self._idle.set()
 
-    async def _commit_batch(self, batch: list[int]) -> None:
-        self._busy += len(batch)
+    async def _commit_batch(self) -> None:
+        """Sync and claim what has been written; the next batch fills meanwhile."""
+        batch, self._batch = self._batch, []
+        self._batch_bytes = 0
+        self._room.unpark_all()
+        if not batch:
+            return
+        count = len(batch)
+        self._busy += count
         try:
             with trio.CancelScope(shield=True):
                 await self._transfers.blocking_io(self._writer.sync)
-                await self._transfers.blocking(self._transfers.store.set_bits, self._copy_id, batch)
+                await self._transfers.blocking(self._commit_bits, batch)
         except StorageError as error:
-            self.failure = error
-            self._lost(batch, DiskFull(str(error)))
-            return
+            self._era += 1
+            batch += self._batch
+            self._batch, self._batch_bytes = [], 0
+            self._room.unpark_all()
+            self._lose(batch, error)
+        else:
+            self._saved(batch)
         finally:
-            self._busy -= len(batch)
-        self._saved(batch)
-
-
-def _is_bad(piece: int, bad: Sequence[Arrived]) -> bool:
-    return any(place.piece == piece for item in bad for place in item.places)
+            self._busy -= count
