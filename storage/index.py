@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from ..wire.dag import decode_node
 from ..wire.ids import DAG_PB, Cid
+from ..wire.swarm import content_key
 from ..wire.walk import Entry, EntryKind
 from .database import Connection, read_cid
-from .model import Announce, Content, content_key
+from .model import Announce, Content
 
 ENTRY_BATCH: Final = 1024
 """Entries read from the database at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from array import array
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,11 +22,6 @@ PIECE_BYTES: Final = 1 << 20
 
 UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 """Length of the piece of a raw root that has not arrived yet; at most `PIECE_BYTES`."""
-
-
-def content_key(cid: Cid) -> bytes:
-    """Return the 32 bytes under which a content is asked for without naming it (design: Hello)."""
-    return hashlib.sha256(b"shoal-provide/1" + cid.multihash).digest()
 
 
 class Announce(StrEnum):

@@ -14,9 +14,9 @@ from shoal.storage.model import (
     AnnouncementRow,
     ProviderRow,
     RememberedPeer,
-    content_key,
 )
 from shoal.wire.ids import BLAKE3, RAW, Cid
+from shoal.wire.swarm import content_key
 
 ONE, TWO = Cid.of(RAW, b"1"), Cid.of(RAW, b"2")
 STAT = FileStat(FileKind.FILE, 9, (1 << 64) - 2, 5, 123, 456)
