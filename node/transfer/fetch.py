@@ -288,7 +288,6 @@ class Fetch:
 
     def choked(self, link: Link, choked: bool) -> None:
         """A peer answers no requests for now, or does again."""
-        link.choking = choked
         if self.engine is not None:
             self.engine.choke(link.source, choked)
             if not choked:
@@ -551,7 +550,7 @@ class Fetch:
             return Reason("index", "fetching the list of files")
         if rate > 0:
             return None
-        if all(link.choking for link in links):
+        if all(link.source.choked for link in links):
             return Reason("choked", f"all {len(links)} peers are busy with others")
         if not any(source.runs for source in self.engine.sources):
             return Reason("no holder", "no connected peer has the missing pieces yet")

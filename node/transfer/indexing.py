@@ -64,7 +64,7 @@ class NodeFetcher:
 
     def ask(self, cids: Iterable[Cid], now: float) -> None:
         """Ask for nodes that are not asked for yet, or for too long."""
-        links = [link for link in self._links() if not link.choking]
+        links = [link for link in self._links() if not link.source.choked]
         if not links:
             return
         load = {link: sum(who is link for who, _ in self._asked.values()) for link in links}

@@ -77,7 +77,6 @@ class Link:
         """Set when the peer's first frame, or the end, has come."""
         self.theirs: Hello | None = None
         self.upload: Upload | None = None
-        self.choking = False
         self.work = trio.Event()
         self.index_waiting: deque[Cid] = deque()
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
@@ -185,7 +184,8 @@ class Link:
             case Reject():
                 swarm.peer_rejected(self, body.id)
             case Choke() | Unchoke():
-                swarm.peer_choked(self, isinstance(body, Choke))
+                self.source.choked = isinstance(body, Choke)  # also for a fetch that begins later
+                swarm.peer_choked(self, self.source.choked)
             case IndexRequest():
                 if len(self.index_waiting) + len(body.cids) > MAX_INDEX_WAITING:
                     raise PeerFault("swarm-index-flood")
