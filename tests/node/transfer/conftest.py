@@ -24,7 +24,18 @@ from shoal.wire import varint
 from shoal.wire.addresses import parse_multiaddr
 from shoal.wire.ids import Cid
 from shoal.wire.keys import PrivateKey
-from shoal.wire.swarm import PROTOCOL, Body, Hello, content_key, decode, encode, hash_proof
+from shoal.wire.swarm import (
+    PROTOCOL,
+    Body,
+    Hello,
+    IndexNode,
+    IndexRequest,
+    Request,
+    content_key,
+    decode,
+    encode,
+    hash_proof,
+)
 
 LISTEN = ("/ip4/0.0.0.0/tcp/4071",)
 HOME = Path("/home")
@@ -173,6 +184,15 @@ class Wire:
         block = bytes(self._data[at + length : end])
         del self._data[:end]
         return body, block
+
+    async def next_request(self) -> Request:
+        """Wait for a request; index nodes are missing here."""
+        while True:
+            match (await self.receive())[0]:
+                case IndexRequest(cids):
+                    await self.send(*(IndexNode(cid, missing=True) for cid in cids))
+                case Request() as request:
+                    return request
 
     async def _more(self) -> None:
         data = await self.stream.receive_some()
