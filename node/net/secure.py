@@ -19,8 +19,8 @@ from ..environment import RawStream
 from .errors import ConnectionLost
 
 READ_BYTES = 16 * 1024
-MAX_FRAMES = 3
-"""Bytes before the peer is authenticated: three handshake messages."""
+"""Read at once before the peer is authenticated. What is kept between reads is bounded by one
+line of multistream or one message of the handshake (8 KiB)."""
 
 
 @dataclass(frozen=True, slots=True)
