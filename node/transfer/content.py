@@ -206,7 +206,6 @@ class ContentSwarm:
 
     def peer_choked(self, link: Link, choked: bool) -> None:
         """The peer answers no requests for now, or does again."""
-        link.source.choked = choked
         if self.fetch is not None:
             self.fetch.choked(link, choked)
 
