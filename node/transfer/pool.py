@@ -6,7 +6,7 @@ when the piece has been written. So a buffer is always there when an honest peer
 
 from __future__ import annotations
 
-from mmap import mmap
+import ctypes
 
 from ...wire.swarm import MAX_PIECE
 
@@ -15,6 +15,9 @@ POOL_BYTES = 64 << 20
 
 KEPT_BUFFERS = 64
 """Free buffers of a whole piece that are kept for the next."""
+
+PAGE = 4096
+"""A whole piece begins at a page, so that it can go to the disk past the page cache."""
 
 BIG = MAX_PIECE // 2
 """Pieces longer than this get a kept buffer; shorter ones one of their own size."""
@@ -25,7 +28,7 @@ class Pool:
 
     def __init__(self, limit: int = POOL_BYTES) -> None:
         self._limit = limit
-        self._free: list[mmap] = []
+        self._free: list[bytearray] = []
         self.reserved = 0
         """Bytes that requests under way may bring."""
         self.used = 0
@@ -50,15 +53,13 @@ class Pool:
         self.used += length
         if length <= BIG:
             return memoryview(bytearray(length))
-        # Anonymous memory begins with a page: such a buffer can go to the disk directly.
-        buffer = self._free.pop() if self._free else mmap(-1, MAX_PIECE)
-        return memoryview(buffer)[:length]
+        return _aligned(self._free.pop() if self._free else bytearray(MAX_PIECE + PAGE), length)
 
     def give(self, view: memoryview) -> None:
         """Take a buffer back; nobody may use it any more."""
         length = len(view)
         self.used -= length
-        if length > BIG and len(self._free) < KEPT_BUFFERS and isinstance(view.obj, mmap):
+        if length > BIG and len(self._free) < KEPT_BUFFERS and isinstance(view.obj, bytearray):
             self._free.append(view.obj)
 
     def scratch(self, length: int) -> memoryview:
@@ -71,3 +72,9 @@ class Pool:
         """Let go of the free buffers: no fetch runs."""
         self._free.clear()
         self._scratch = None
+
+
+def _aligned(buffer: bytearray, length: int) -> memoryview:
+    """Return `length` bytes of the buffer, from the first page that begins in it."""
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(buffer)) % PAGE
+    return memoryview(buffer)[start : start + length]
