@@ -47,6 +47,7 @@ class Seeker:
         self._hints: list[PeerHint] = []
         self._limit = trio.CapacityLimiter(TRIES_AT_ONCE)
         self._trying: set[PeerId] = set()
+        self._opening: set[PeerId] = set()
         self._nursery: trio.Nursery | None = None
         self.failures: dict[str, str] = {}
         """What went wrong lately, by peer or address, in words."""
@@ -85,8 +86,6 @@ class Seeker:
             self._nursery = nursery
             for hint in self._hints:
                 nursery.start_soon(self._keep_named, hint)
-            for connection in self._transfers.host.connections():
-                self.connected(connection)
             on_identified.append(self.connected)
             try:
                 await self._seek()
@@ -99,8 +98,13 @@ class Seeker:
             self._try(connection.peer_id, ())
 
     async def _seek(self) -> None:
-        """Search the DHT again and again; each provider is used as it is found."""
+        """Search the DHT again and again; each provider is used as it is found.
+
+        Connected peers are asked each time, too: they may have come to hold the content.
+        """
         while True:
+            for connection in self._transfers.host.connections():
+                self.connected(connection)
             search = self._transfers.find_providers(self._fetch.cid)
             if search is not None:
                 self.searches += 1
@@ -156,9 +160,16 @@ class Seeker:
             self._trying.discard(peer)
 
     async def _open(self, connection: Connection) -> None:
-        if connection.peer_id not in self._fetch.swarm.links:
+        # Of two streams opened at once each side might keep another one.
+        peer = connection.peer_id
+        if peer in self._fetch.swarm.links or peer in self._opening:
+            return
+        self._opening.add(peer)
+        try:
             await self._transfers.open_link(connection, self._fetch.swarm)
-            self.failures.pop(str(connection.peer_id), None)
+        finally:
+            self._opening.discard(peer)
+        self.failures.pop(str(peer), None)
 
     async def _keep_named(self, hint: PeerHint) -> None:
         """Try a named peer again and again while it is not linked."""
@@ -171,8 +182,7 @@ class Seeker:
             if peer is None or peer not in links:
                 try:
                     connection = await self._transfers.reach(hint)
-                    if connection.peer_id not in links:
-                        await self._open(connection)
+                    await self._open(connection)
                     self.failures.pop(name, None)
                 except (NetError, PeerFault) as error:
                     self._failed(name, str(error))
