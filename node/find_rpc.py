@@ -80,6 +80,9 @@ class Rpc:
     ) -> int:
         """Send messages that have no answer (ADD_PROVIDER) and return how many went out.
 
+        The stream is closed behind them: a server may echo them (the IPFS text allows it), which
+        must not be read as the answer to a later request.
+
         Args:
             peer: Whom to tell.
             messages: Makes them, for the connection that they will travel on.
@@ -98,7 +101,7 @@ class Rpc:
             except BaseException:
                 stream.reset()
                 raise
-            await self._keep(peer, stream)
+            await stream.aclose()
             return sent
         raise AssertionError("unreachable")
 

@@ -14,6 +14,7 @@ from shoal.node.find import Dht, DhtConfig
 from shoal.node.find_memory import DhtMemory, ShortMemory
 from shoal.node.find_walk import NothingFound
 from shoal.node.net.host import Host
+from shoal.node.net.stream import Stream
 from shoal.wire.addresses import tcp_addr
 from shoal.wire.keys import PrivateKey
 
@@ -91,3 +92,22 @@ async def test_a_closed_port_and_a_wrong_peer_are_told_apart() -> None:
         assert len(joined.failures) == 2
         assert any("cannot be reached" in failure for failure in joined.failures)
         assert any(f"the peer there is {first.peer_id}" in why for why in joined.failures)
+
+
+async def test_an_echo_of_an_announcement_is_no_answer_to_the_next_request() -> None:
+    async def echo(stream: Stream) -> None:
+        async for data in stream:
+            await stream.send_all(data)  # FIND_NODE and GET_PROVIDERS: nobody known
+
+    async with a_node(1) as (host, dht), trio.open_nursery() as nursery:
+        other = Host(real_environment(), PrivateKey(bytes(31) + b"\x02"))
+        other.handle(KAD, echo)
+        await nursery.start(other.run, [ANY])
+        assert (await dht.bootstrap(other.listen_addrs())).reached == 1
+        for _ in range(3):
+            assert await dht.announce(CONTENT) == 1
+            search = dht.find_providers(CONTENT)
+            assert [item async for item in search] == []
+            assert search.answered == 1
+        assert not host.faults
+        nursery.cancel_scope.cancel()
