@@ -75,10 +75,10 @@ class Fetch:
         self.finished: Finished | None = None
         self.failure: Exception | None = None
         """Why it ended without the content (an error that the user is told)."""
-        self.answered = False
-        """Some provider has proved that it knows the content."""
-        self.progress_at = trio.current_time()
-        """When a byte was last verified."""
+        self.behind: Fetch | None = None
+        """Another fetch of this content, that goes first."""
+        self._answered = False
+        self._progress_at = trio.current_time()
         self.banned: set[PeerId] = set()
         self.disk_full: str | None = None
         self.last_bad: str | None = None
@@ -101,6 +101,13 @@ class Fetch:
         """Set when it is known what is there already."""
 
     # Life
+
+    async def wait_behind(self, other: Fetch) -> None:
+        """Wait until another fetch of this content has ended."""
+        self.behind = other
+        await other.done.wait()
+        self.behind = None
+        self._progress_at = trio.current_time()
 
     async def run(self) -> None:
         """Fetch until the copy is complete or cannot be; sets `done`."""
@@ -237,7 +244,7 @@ class Fetch:
         if link.peer in self.banned:
             link.reset("banned")
             return
-        self.answered = True
+        self._answered = True
         if link not in self._adopted:
             self._adopted.add(link)
             link.connection.fetching += 1
@@ -402,8 +409,8 @@ class Fetch:
         assert self.engine is not None
         self.engine.verified(piece)
         self.done_bytes += length
-        self.progress_at = trio.current_time()
-        self._rate.add(length, self.progress_at)
+        self._progress_at = trio.current_time()
+        self._rate.add(length, self._progress_at)
         if link is not None:
             counts = self._sources.setdefault(str(link.peer), Counter())
             counts["bytes"] += length
@@ -412,7 +419,8 @@ class Fetch:
     def _wrong(self, link: Link, piece: int, length: int) -> None:
         """A piece was wrong: its sender gives us nothing of this content for a day."""
         assert self.engine is not None
-        self.engine.failed(piece)
+        if not self.engine.held[piece]:
+            self.engine.failed(piece)
         self.wasted += length
         self.last_bad = str(link.peer)
         self.banned.add(link.peer)
@@ -427,7 +435,11 @@ class Fetch:
 
     def _right_later(self, arrived: Arrived) -> None:
         """The writer found a piece right."""
-        self._good(arrived.link, arrived.places[0].piece, len(arrived.data))
+        assert self.engine is not None
+        if self.engine.held[arrived.places[0].piece]:  # it came twice while it was looked at
+            self.wasted += len(arrived.data)
+        else:
+            self._good(arrived.link, arrived.places[0].piece, len(arrived.data))
 
     def _wrong_later(self, arrived: Arrived) -> None:
         """The writer found a piece wrong."""
@@ -505,6 +517,17 @@ class Fetch:
     # Facts
 
     @property
+    def answered(self) -> bool:
+        """Whether some provider has proved that it knows the content."""
+        return self._answered or (self.behind is not None and self.behind.answered)
+
+    @property
+    def progress_at(self) -> float:
+        """When a byte was last verified, of this fetch or of the one that goes first."""
+        other = self._progress_at if self.behind is None else self.behind.progress_at
+        return max(self._progress_at, other)
+
+    @property
     def copying_to_disk(self) -> bool:
         """Whether all bytes are here and only the disk is waited for."""
         return self.engine is not None and self.engine.over
@@ -540,6 +563,8 @@ class Fetch:
 
     def _reason(self, links: Sequence[Link], rate: float) -> Reason | None:
         """Say why nothing flows; None while it flows."""
+        if self.behind is not None:
+            return Reason("behind", f"waiting for the fetch to {self.behind.copy.path}")
         if self.disk_full is not None:
             return Reason("disk full", self.disk_full)
         if self.engine is not None and self.engine.over:

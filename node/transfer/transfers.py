@@ -246,16 +246,16 @@ class Transfers:
         fetch = Fetch(self, swarm, copy, links)
         seeker = Seeker(self, fetch, hints)
         self.fetches[copy.id] = (fetch, seeker)
+        self._scopes[copy.id] = trio.CancelScope()
         self.later(self._run_fetch, fetch, seeker)
         return fetch
 
     async def _run_fetch(self, fetch: Fetch, seeker: Seeker) -> None:
-        scope = self._scopes[fetch.copy.id] = trio.CancelScope()
         try:
-            with scope:
+            with self._scopes[fetch.copy.id]:
                 # Of two copies of one content the second waits: it will copy from the first.
-                while fetch.swarm.fetch is not None:
-                    await fetch.swarm.fetch.done.wait()
+                while isinstance(fetch.swarm.fetch, Fetch):
+                    await fetch.wait_behind(fetch.swarm.fetch)
                 fetch.swarm.fetch = fetch
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(seeker.run)

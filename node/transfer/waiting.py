@@ -14,7 +14,7 @@ class Reason:
     """Why nothing flows.
 
     `kind` is a stable word (no peers, dialling, index, choked, no holder, disk full, syncing,
-    hash mismatch, waiting); `text` is for people.
+    hash mismatch, behind, waiting); `text` is for people.
     """
 
     kind: str

@@ -152,9 +152,9 @@ async def test_those_who_fetch_serve_each_other(
     for machine in others:
         assert machine.tree("got") == files
         machine.assert_nothing_reserved()
-    # Less than two copies have gone out of the first seeder, not four.
-    assert sum(given(complete, alice) for complete in done) < 1.5 * size
-    assert max(complete.seconds for complete in done) < 1.7 * size / 250e3
+    # Not four copies have gone out of the first seeder.
+    assert sum(given(complete, alice) for complete in done) < 2 * size
+    assert max(complete.seconds for complete in done) < 2.2 * size / 250e3
     for complete in done:
         assert sum(source.bytes for source in complete.sources) == size
         assert complete.wasted_bytes <= 0.05 * size
