@@ -79,7 +79,7 @@ def test_a_waiting_fetch_finds_a_seeder_on_another_port(bench: Any, random_file:
     seeder.process.kill()
     seeder.finish()
     bench.seed("alice", path, "--bootstrap", router)  # port 0: another one than before
-    getter.wait_for("complete", 90)
+    getter.wait_for("complete", 180)
     assert filecmp.cmp(path, target, shallow=False)
 
 
