@@ -29,7 +29,7 @@ NEWER = "/interop/newer/1.0.0"
 PING = "/ipfs/ping/1.0.0"
 IDENTIFY = "/ipfs/id/1.0.0"
 ANY = Multiaddr("/ip4/127.0.0.1/tcp/0")
-DEADLINE = 20.0
+DEADLINE = 45.0
 MANY_BYTES = 64 << 20
 PIECE = 1 << 18
 
