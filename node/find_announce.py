@@ -185,8 +185,8 @@ class Announcer:
             if item in self.schedule
         ]
         await self._environment.run_blocking(self._memory.save_announcements, rows)
-        for item, (taken, wanted) in outcome.items():
-            if not wanted:
+        for item, (taken, _) in outcome.items():
+            if not taken:  # nobody was found, or nobody of those found could be told
                 self._untaken.add(item)
             for tell in self.on_announced:
                 tell(item, taken)
