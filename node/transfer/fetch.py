@@ -39,6 +39,10 @@ TICK_SECONDS = 0.25
 FULL_SECONDS = 5.0
 """How often a fetch that waits for room on the disk tries again."""
 
+PROBE_SECONDS = 600.0
+"""After so long it goes on though there seems to be too little room: what is in the way may be
+bytes of its own that a failed sync has left."""
+
 BAN_SECONDS = 24 * 3600.0
 """How long nothing of a content is taken from a peer that sent a wrong piece of it."""
 
@@ -488,7 +492,9 @@ class Fetch:
         for piece in pieces:
             if self.engine.held[piece]:
                 length = self.feeder.known_length(piece) or 0
-                self.done_bytes -= self.done_bytes if length == UNKNOWN_LENGTH else length
+                length = self.done_bytes if length == UNKNOWN_LENGTH else length
+                self.done_bytes -= length
+                self.wasted += length
             self.engine.failed(piece)
         self.feeder.lost(pieces)
         self._saved_some.set()
@@ -499,6 +505,7 @@ class Fetch:
 
     async def _wait_for_room(self) -> None:
         """Ask for pieces again when there is room for all that is missing."""
+        patience = trio.current_time() + PROBE_SECONDS
         while not self.done.is_set():
             with trio.move_on_after(FULL_SECONDS):
                 await self.done.wait()
@@ -506,9 +513,10 @@ class Fetch:
                 await self.transfers.blocking(self._check_room)
             except StorageError as error:
                 self.disk_full = str(error)
-            else:
-                self.disk_full = None
-                return
+                if trio.current_time() < patience:
+                    continue
+            self.disk_full = None
+            return
 
     def _check_room(self) -> None:
         if self._writer is not None:
