@@ -65,7 +65,7 @@ class Snapshot:
 
 
 class Fetch:
-    """See the top of the file; `run` it until `done`."""
+    """See the top of the file; whoever runs it sets `done` behind it."""
 
     def __init__(
         self, transfers: Transfers, swarm: ContentSwarm, copy: Copy, links: Links = "inside"
@@ -114,7 +114,7 @@ class Fetch:
         self._progress_at = trio.current_time()
 
     async def run(self) -> None:
-        """Fetch until the copy is complete or cannot be; sets `done`."""
+        """Fetch until the copy is complete or cannot be."""
         try:
             await self._run()
         except (ContentRefused, StorageError) as error:
@@ -130,7 +130,6 @@ class Fetch:
             self._buffers.clear()
             if self.engine is not None:
                 self.engine.close()
-            self.done.set()
 
     async def _run(self) -> None:
         store, blocking = self.transfers.store, self.transfers.blocking
