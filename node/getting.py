@@ -16,7 +16,8 @@ from .errors import NotFound
 from .events import Complete, Progress, Source
 from .link import Link, PeerHint, parse_peers
 from .operations import Teller
-from .transfer.fetch import Fetch, Snapshot
+from .transfer.fetch import Fetch
+from .transfer.standing import Snapshot
 
 if TYPE_CHECKING:
     from .app import Node

@@ -7,9 +7,7 @@ for. Where the pieces go is `saver.py`; where peers come from is `seeking.py`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,15 +18,18 @@ from ...storage.finish import Links
 from ...storage.model import UNKNOWN_LENGTH, Copy, Finished, PieceTable
 from ...storage.writer import CopyWriter
 from ...swarm.download import Download
+from ...swarm.source import Drop
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
 from ...wire.swarm import MAX_PIECE, Piece, Range, Request
+from .arrivals import Arrivals
 from .blocks import BlockFeeder
 from .content import ContentSwarm
 from .indexing import NodeFetcher, fetch_index
 from .link import Link
-from .saver import Arrived, Place, Saver, digest_of
-from .waiting import Rate, Reason
+from .saver import Arrived, Place, Saver
+from .standing import Snapshot, why_waiting
+from .waiting import Rate
 
 if TYPE_CHECKING:
     from .transfers import Transfers
@@ -45,23 +46,6 @@ bytes of its own that a failed sync has left."""
 
 BAN_SECONDS = 24 * 3600.0
 """How long nothing of a content is taken from a peer that sent a wrong piece of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """How far a fetch is."""
-
-    done_bytes: int
-    total_bytes: int | None
-    pieces_done: int
-    pieces: int | None
-    rate: float
-    peers: int
-    waiting: Reason | None
-    sources: tuple[tuple[str, int, int], ...]
-    """(peer id, verified bytes, verified pieces), the largest first."""
-    wasted: int
-    banned: tuple[str, ...]
 
 
 class Fetch:
@@ -94,12 +78,10 @@ class Fetch:
         self.nodes = NodeFetcher(lambda: [x for x in self._adopted if x.greeted])
         self._saver: Saver | None = None
         self._writer: CopyWriter | None = None
-        self._sources: dict[str, Counter[str]] = {}
+        self._sources: dict[str, tuple[int, int]] = {}  # verified bytes and pieces
         self._rate = Rate()
-        self._buffers: dict[tuple[Link, int], memoryview] = {}
-        self._unwanted: set[tuple[Link, int]] = set()
+        self._arrivals: Arrivals | None = None
         self._adopted: set[Link] = set()
-        self._inline = transfers.cores <= 2
         self._saved_some = trio.Event()
         self.loaded = trio.Event()
         """Set when it is known what is there already."""
@@ -125,9 +107,8 @@ class Fetch:
             for link in self._adopted:
                 link.connection.fetching -= 1
             self._adopted.clear()
-            for view in self._buffers.values():
-                self.transfers.pool.give(view)
-            self._buffers.clear()
+            if self._arrivals is not None:
+                self._arrivals.close()
             if self.engine is not None:
                 self.engine.close()
 
@@ -178,6 +159,7 @@ class Fetch:
             lost=self._lost,
             freed=self._ask_all,
         )
+        self._arrivals = Arrivals(self, self.engine, feeder, self._saver)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._saver.run)
             nursery.start_soon(self._feed)
@@ -277,9 +259,8 @@ class Fetch:
             link.connection.fetching -= 1
         if self.engine is not None:
             self.engine.leave(link.source)
-        for key in [key for key in self._buffers if key[0] is link]:
-            self.transfers.pool.give(self._buffers.pop(key))
-        self._unwanted = {key for key in self._unwanted if key[0] is not link}
+        if self._arrivals is not None:
+            self._arrivals.left(link)
         self._saved_some.set()
 
     def have(self, link: Link, ranges: Sequence[Range], held: bool) -> None:
@@ -325,8 +306,7 @@ class Fetch:
         """Ask every peer for more, those first who are asked for least and have given least."""
 
         def load(link: Link) -> tuple[int, int]:
-            given = self._sources.get(str(link.peer))
-            return link.source.outstanding, given["bytes"] if given is not None else 0
+            return link.source.outstanding, self._sources.get(str(link.peer), (0, 0))[0]
 
         links = [link for link in self.swarm.links.values() if link.source.bits.told]
         for link in sorted(links, key=load):
@@ -335,14 +315,17 @@ class Fetch:
     def _tick(self) -> None:
         """Look after late requests and idle peers."""
         assert self.engine is not None
-        by_source = {link.source: link for link in self.swarm.links.values()}
         for drop in self.engine.late(trio.current_time()):
-            link = by_source.get(drop.source)
-            if link is not None:
-                link.drop(drop.id)
+            self.drop(drop)
         for link in list(self.swarm.links.values()):
             self._join(link)
         self._ask_all()
+
+    def drop(self, drop: Drop) -> None:
+        """Cancel a request."""
+        for link in self.swarm.links.values():
+            if link.source is drop.source:
+                link.drop(drop.id)
 
     # Receiving
 
@@ -352,23 +335,9 @@ class Fetch:
         Raises:
             PeerFault: It was not asked for, or has another length.
         """
-        engine, feeder = self.engine, self.feeder
-        key = (link, piece.index)
-        if engine is None or feeder is None:
+        if self._arrivals is None:
             raise PeerFault("swarm-unasked", f"piece {piece.index}")
-        if not link.may_come(piece.id, piece.index):
-            raise PeerFault("swarm-unasked", f"piece {piece.index}")
-        length = feeder.known_length(piece.index)
-        if length is not None and length not in (UNKNOWN_LENGTH, piece.length):
-            raise PeerFault("swarm-piece-length", f"{piece.length} instead of {length}")
-        awaited = engine.begins(link.source, piece.id, piece.index)
-        free = self.transfers.pool.room >= piece.length
-        if not awaited and (length is None or engine.held[piece.index] or not free):
-            self._unwanted.add(key)
-            return self.transfers.pool.scratch(piece.length)
-        view = self.transfers.pool.take(piece.length)
-        self._buffers[key] = view
-        return view
+        return self._arrivals.begins(link, piece)
 
     def piece_bytes(self, link: Link, count: int) -> None:
         """Count bytes of a piece."""
@@ -377,49 +346,21 @@ class Fetch:
 
     def piece_ends(self, link: Link, piece: Piece) -> None:
         """Verify a whole piece and hand it on to be written."""
-        engine, feeder = self.engine, self.feeder
-        key = (link, piece.index)
-        if key in self._unwanted:
-            self._unwanted.discard(key)
-            self.wasted += piece.length
-            return
-        view = self._buffers.pop(key, None)
-        if engine is None or feeder is None or view is None:
-            return
-        found = feeder.find(piece.index)
-        if found is None or engine.held[piece.index]:
-            self.wasted += piece.length
-            self.transfers.pool.give(view)
-            engine.arrived(link.source, piece.id, piece.index, trio.current_time())
-            return
-        table, at = found
-        digest, code = table.digest(piece.index), table.hash_codes[at]
-        for drop in engine.arrived(link.source, piece.id, piece.index, trio.current_time()):
-            other = next((x for x in self.swarm.links.values() if x.source is drop.source), None)
-            if other is not None:
-                other.drop(drop.id)
-        if self._inline:
-            if digest_of(view, code) != digest:
-                self.transfers.pool.give(view)
-                self._wrong(link, piece.index, piece.length)
-                raise PeerFault("swarm-piece-hash", f"piece {piece.index}")
-            self._good(link, piece.index, piece.length)
-        places = feeder.places(piece.index)
-        assert self._saver is not None
-        self._saver.put(Arrived(places, view, link, None if self._inline else digest, code))
+        if self._arrivals is not None:
+            self._arrivals.ends(link, piece)
 
-    def _good(self, link: Link | None, piece: int, length: int) -> None:
+    def good(self, link: Link | None, piece: int, length: int) -> None:
+        """A piece is right, whether it came (from a link) or was copied here."""
         assert self.engine is not None
         self.engine.verified(piece)
         self.done_bytes += length
         self._progress_at = trio.current_time()
         self._rate.add(length, self._progress_at)
         if link is not None:
-            counts = self._sources.setdefault(str(link.peer), Counter())
-            counts["bytes"] += length
-            counts["pieces"] += 1
+            count, pieces = self._sources.get(str(link.peer), (0, 0))
+            self._sources[str(link.peer)] = (count + length, pieces + 1)
 
-    def _wrong(self, link: Link, piece: int, length: int) -> None:
+    def wrong(self, link: Link, piece: int, length: int) -> None:
         """A piece was wrong: its sender gives us nothing of this content for a day."""
         assert self.engine is not None
         if not self.engine.held[piece]:
@@ -442,12 +383,12 @@ class Fetch:
         if self.engine.held[arrived.places[0].piece]:  # it came twice while it was looked at
             self.wasted += len(arrived.data)
         else:
-            self._good(arrived.link, arrived.places[0].piece, len(arrived.data))
+            self.good(arrived.link, arrived.places[0].piece, len(arrived.data))
 
     def _wrong_later(self, arrived: Arrived) -> None:
         """The writer found a piece wrong."""
         if arrived.link is not None:
-            self._wrong(arrived.link, arrived.places[0].piece, len(arrived.data))
+            self.wrong(arrived.link, arrived.places[0].piece, len(arrived.data))
             self.transfers.blame(arrived.link, self.cid, PeerFault("swarm-piece-hash"))
 
     def copied(self, places: tuple[Place, ...], data: memoryview, code: int) -> None:
@@ -455,7 +396,7 @@ class Fetch:
         assert self._saver is not None
         assert self.engine is not None
         if not self.engine.held[places[0].piece]:
-            self._good(None, places[0].piece, len(data))
+            self.good(None, places[0].piece, len(data))
             self._saver.put(Arrived(places, data, None, None, code))
 
     async def wait_saved(self, count: int) -> None:
@@ -551,10 +492,6 @@ class Fetch:
         engine = self.engine
         rate = self._rate.value(trio.current_time())
         links = [link for link in self.swarm.links.values() if link.greeted]
-        sources = sorted(
-            ((name, counts["bytes"], counts["pieces"]) for name, counts in self._sources.items()),
-            key=lambda item: -item[1],
-        )
         return Snapshot(
             done_bytes=self.done_bytes,
             total_bytes=self.total_bytes,
@@ -562,30 +499,8 @@ class Fetch:
             pieces=engine.pieces if engine is not None else None,
             rate=rate,
             peers=len(links),
-            waiting=self._reason(links, rate),
-            sources=tuple(sources),
+            waiting=why_waiting(self, links, rate),
+            sources=tuple(sorted(((n, *c) for n, c in self._sources.items()), key=lambda x: -x[1])),
             wasted=self.wasted,
             banned=tuple(str(peer) for peer in self.banned),
         )
-
-    def _reason(self, links: Sequence[Link], rate: float) -> Reason | None:
-        """Say why nothing flows; None while it flows."""
-        if self.behind is not None:
-            return Reason("behind", f"waiting for the fetch to {self.behind.copy.path}")
-        if self.disk_full is not None:
-            return Reason("disk full", self.disk_full)
-        if self.engine is not None and self.engine.over:
-            return Reason("syncing", "all pieces are here; writing them safely to disk")
-        if not links:
-            return self.transfers.why_no_peers(self)
-        if self.engine is None:
-            return Reason("index", "fetching the list of files")
-        if rate > 0:
-            return None
-        if all(link.source.choked for link in links):
-            return Reason("choked", f"all {len(links)} peers are busy with others")
-        if not any(source.runs for source in self.engine.sources):
-            return Reason("no holder", "no connected peer has the missing pieces yet")
-        if self.last_bad is not None:
-            return Reason("hash mismatch", f"{self.last_bad} sent wrong bytes and is not used")
-        return Reason("waiting", "waiting for the first piece")
