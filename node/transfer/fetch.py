@@ -27,8 +27,9 @@ from .blocks import BlockFeeder
 from .content import ContentSwarm
 from .indexing import NodeFetcher, fetch_index
 from .link import Link
+from .room import FULL_SECONDS, Room
 from .saver import Arrived, Place, Saver
-from .standing import Snapshot, why_waiting
+from .standing import Snapshot, held_bytes, why_waiting
 from .waiting import Rate
 
 if TYPE_CHECKING:
@@ -36,13 +37,6 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 0.25
 """How often late requests and idle peers are looked for."""
-
-FULL_SECONDS = 5.0
-"""How often a fetch that waits for room on the disk tries again."""
-
-PROBE_SECONDS = 600.0
-"""After so long it goes on though there seems to be too little room: what is in the way may be
-bytes of its own that a failed sync has left."""
 
 BAN_SECONDS = 24 * 3600.0
 """How long nothing of a content is taken from a peer that sent a wrong piece of it."""
@@ -68,7 +62,6 @@ class Fetch:
         self._answered = False
         self._progress_at = trio.current_time()
         self.banned: set[PeerId] = set()
-        self.disk_full: str | None = None
         self.last_bad: str | None = None
         self.engine: Download | None = None
         self.feeder: BlockFeeder | None = None
@@ -77,7 +70,7 @@ class Fetch:
         self.wasted = 0
         self.nodes = NodeFetcher(lambda: [x for x in self._adopted if x.greeted])
         self._saver: Saver | None = None
-        self._writer: CopyWriter | None = None
+        self.room = Room(transfers, self.done)
         self._sources: dict[str, tuple[int, int]] = {}  # verified bytes and pieces
         self._rate = Rate()
         self._arrivals: Arrivals | None = None
@@ -130,14 +123,14 @@ class Fetch:
         try:
             await blocking(writer.prepare)
             await blocking(writer.check_room)
-            self._writer = writer
+            self.room.check = writer.check_room
             self.total_bytes = content.size
             bits = await blocking(store.bits, self.copy.id)
             await self.swarm.reload()
             await self._pieces(writer, content.pieces, bits)
             await self._finish(writer)
         finally:
-            self._writer = None
+            self.room.check = None
             writer.close()
 
     async def _pieces(self, writer: CopyWriter, pieces: int, bits: bitarray) -> None:
@@ -147,7 +140,9 @@ class Fetch:
         feeder = self.feeder = BlockFeeder(self)
         pool = self.transfers.pool
         self.engine = Download(pieces, bits, random, feeder.length, pool, piece_size=size)
-        self.done_bytes = await self.transfers.blocking(self._held_bytes, bits)
+        self.done_bytes = await self.transfers.blocking(
+            held_bytes, self.transfers.store, self.cid, bits
+        )
         self.loaded.set()
         self._saver = Saver(
             self.transfers,
@@ -195,31 +190,15 @@ class Fetch:
             store.learn_size(self.cid, self.done_bytes)
         store.set_bits(self.copy.id, pieces)
 
-    def _held_bytes(self, bits: bitarray) -> int:
-        """Count the bytes of held pieces (in a worker thread)."""
-        store = self.transfers.store
-        held = 0
-        first = 0
-        while entries := store.entries(self.cid, first, 1024):
-            for entry in entries:
-                if entry.pieces and entry.size > 0:
-                    last = entry.first_piece + entry.pieces - 1
-                    count = bits.count(1, entry.first_piece, last + 1)
-                    held += count * MAX_PIECE
-                    if bits[last]:
-                        held += entry.size - entry.pieces * MAX_PIECE
-            first = entries[-1].ordinal + 1
-        return held
-
     async def _finish(self, writer: CopyWriter) -> None:
         while True:
             try:
                 self.finished = await self.transfers.blocking_io(writer.finish, self.links_option)
                 break
             except DiskFull as error:
-                self.disk_full = str(error)
+                self.room.full = str(error)
                 await trio.sleep(FULL_SECONDS)
-        self.disk_full = None
+        self.room.full = None
         await self.swarm.reload()
 
     # Peers
@@ -296,7 +275,7 @@ class Fetch:
 
     def _ask(self, link: Link) -> None:
         engine = self.engine
-        if engine is None or self.disk_full is not None:
+        if engine is None or self.room.full is not None:
             return
         now = trio.current_time()
         for ask in engine.asks(link.source, now):
@@ -439,28 +418,7 @@ class Fetch:
         self.feeder.lost(pieces)
         self._saved_some.set()
         if isinstance(error, DiskFull):
-            if self.disk_full is None:
-                self.transfers.later(self._wait_for_room)
-            self.disk_full = str(error)
-
-    async def _wait_for_room(self) -> None:
-        """Ask for pieces again when there is room for all that is missing."""
-        patience = trio.current_time() + PROBE_SECONDS
-        while not self.done.is_set():
-            with trio.move_on_after(FULL_SECONDS):
-                await self.done.wait()
-            try:
-                await self.transfers.blocking(self._check_room)
-            except StorageError as error:
-                self.disk_full = str(error)
-                if trio.current_time() < patience:
-                    continue
-            self.disk_full = None
-            return
-
-    def _check_room(self) -> None:
-        if self._writer is not None:
-            self._writer.check_room()
+            self.room.missing(str(error))
 
     # Facts
 

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bitarray import bitarray
+
+from ...storage.store import Store
+from ...wire.ids import Cid
+from ...wire.swarm import MAX_PIECE
 from .link import Link
 from .waiting import Reason
 
@@ -40,8 +45,8 @@ def why_waiting(fetch: Fetch, links: Sequence[Link], rate: float) -> Reason | No
     """
     if fetch.behind is not None:
         return Reason("behind", f"waiting for the fetch to {fetch.behind.copy.path}")
-    if fetch.disk_full is not None:
-        return Reason("disk full", fetch.disk_full)
+    if fetch.room.full is not None:
+        return Reason("disk full", fetch.room.full)
     if fetch.engine is not None and fetch.engine.over:
         return Reason("syncing", "all pieces are here; writing them safely to disk")
     if not links:
@@ -57,3 +62,19 @@ def why_waiting(fetch: Fetch, links: Sequence[Link], rate: float) -> Reason | No
     if fetch.last_bad is not None:
         return Reason("hash mismatch", f"{fetch.last_bad} sent wrong bytes and is not used")
     return Reason("waiting", "waiting for the first piece")
+
+
+def held_bytes(store: Store, cid: Cid, bits: bitarray) -> int:
+    """Count the bytes of held pieces (in a worker thread)."""
+    held = 0
+    first = 0
+    while entries := store.entries(cid, first, 1024):
+        for entry in entries:
+            if entry.pieces and entry.size > 0:
+                last = entry.first_piece + entry.pieces - 1
+                count = bits.count(1, entry.first_piece, last + 1)
+                held += count * MAX_PIECE
+                if bits[last]:
+                    held += entry.size - entry.pieces * MAX_PIECE
+        first = entries[-1].ordinal + 1
+    return held

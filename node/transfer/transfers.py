@@ -265,6 +265,8 @@ class Transfers:
             del self._scopes[fetch.copy.id]
             del self.fetches[fetch.copy.id]
             fetch.done.set()
+            if fetch.failure is not None:
+                self.notice(f"the fetch to {fetch.copy.path} ended: {fetch.failure}")
             if not self.fetches:
                 self.pool.shrink()
             await self._remember_totals(fetch)

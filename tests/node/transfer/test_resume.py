@@ -96,6 +96,26 @@ async def test_a_fetch_goes_on_by_itself_when_its_node_starts_again(
     assert bob.tree("got") == files
 
 
+async def test_a_resumed_fetch_that_cannot_go_on_says_so(
+    autojump_clock: object, world: World, start: Start, some_bytes: SomeBytes
+) -> None:
+    alice, bob, cid, _ = await album(world, start, some_bytes)
+    async with trio.open_nursery() as nursery:
+
+        async def get() -> None:
+            with pytest.raises(ShoalError):
+                await bob.get(cid, alice)
+
+        nursery.start_soon(get)
+        await trio.sleep(3)
+        await bob.stop()
+    bob.disk.capacity = bob.disk.used() + 9
+    await bob.start()
+    await trio.sleep(5)
+
+    assert any("make room" in problem for problem in bob.node.problems)
+
+
 async def test_a_fetch_that_is_stopped_before_it_began_does_not_begin(
     autojump_clock: object, start: Start, some_bytes: SomeBytes
 ) -> None:
