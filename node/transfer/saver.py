@@ -29,7 +29,7 @@ BATCH_BYTES = 64 << 20
 BATCH_SECONDS = 1.0
 """Design: a batch closes at 64 MiB or 1 s, whichever comes first."""
 
-JOB_BYTES = 1 << 20
+JOB_BYTES = 4 << 20
 """Bytes written by one call in a worker thread, or the one piece that is longer."""
 
 STOP_SECONDS = 5.0
