@@ -86,6 +86,15 @@ class Shoal:
                 raise ShoalFailed(event["message"])
         raise ShoalFailed(f"the process ended without the event {name!r}")
 
+    def cpu_seconds(self) -> float:
+        """Return what the running process has used so far (Linux; elsewhere 0)."""
+        try:
+            text = Path(f"/proc/{self.process.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        fields = text[text.rindex(")") :].split()
+        return (int(fields[12]) + int(fields[13])) / os.sysconf("SC_CLK_TCK")
+
     def finish(self, *, stop: bool = False) -> Usage:
         """Wait for the end (`stop`: ask for it first) and return what the process used."""
         if self._usage is None:

@@ -6,6 +6,7 @@ in this process. Commands see only the `Client` interface and do not know the di
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -131,7 +132,9 @@ class Session:
         deadline = trio.current_time() + BUSY_SECONDS
         while True:
             try:
-                return await stack.enter_async_context(connect(self.settings.home)), True
+                client = await stack.enter_async_context(connect(self.settings.home))
+                gc.enable()
+                return client, True
             except NoNode:
                 pass
             try:
@@ -157,6 +160,8 @@ async def open_node(
     from ..node.app import Node
 
     async with Node(settings.home, config=config, purpose=purpose, offline=offline) as node:
+        gc.freeze()  # what was made until now stays: no collection need look through it
+        gc.enable()
         yield node
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import trio
 from multiaddr import Multiaddr
 
-from ..storage.importer import ImportCancelled, Imported, ImportOptions, hash_path
 from ..storage.model import Announce, Content
 from ..wire.addresses import Scope, scope_of, with_peer
 from ..wire.ids import BLAKE3, SHA2_256, Cid, multihash
@@ -23,6 +22,7 @@ from .link import MAX_PEERS, Link, PeerHint, parse_peers
 from .operations import Teller
 
 if TYPE_CHECKING:
+    from ..storage.importer import Imported
     from .app import Node
 
 HASHING_SECONDS = 0.25
@@ -77,6 +77,9 @@ async def share(node: Node, path: Path, options: ShareOptions, teller: Teller) -
 
 
 async def _hash(node: Node, path: Path, options: ShareOptions, teller: Teller) -> Imported:
+    # Imported here: a node that only serves starts sooner without it.
+    from ..storage.importer import ImportCancelled, ImportOptions, hash_path
+
     stop = ThreadEvent()
     progress = [0, 0, 0]
 

@@ -12,10 +12,6 @@ from typing import Final
 import nacl.bindings
 import nacl.exceptions
 import nacl.signing
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from . import varint
 from .errors import InvalidText, PeerFault
@@ -29,7 +25,6 @@ KEY_ECDSA: Final = 3
 MAX_KEY_MESSAGE_BYTES: Final = 2048
 """An RSA key of 8192 bits, the largest that we check, takes 1 050 bytes."""
 
-MAX_RSA_BITS: Final = 8192
 _INLINE_BYTES: Final = 42
 """Key messages up to this length are their own peer id (peer-id specification)."""
 
@@ -90,28 +85,10 @@ class PublicKey:
             except (nacl.exceptions.BadSignatureError, ValueError):
                 return False
             return True
-        return _verify_foreign(kind, data, signature, message)
+        # Imported here: few peers have such keys, and it takes as long as all of Noise.
+        from .foreign_keys import verify_foreign
 
-
-def _verify_foreign(kind: int, data: bytes, signature: bytes, message: bytes) -> bool:
-    """Check an RSA (PKCS#1 v1.5), secp256k1 or ECDSA (DER) signature over SHA-256."""
-    try:
-        if kind == KEY_SECP256K1:
-            point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), data)
-            point.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-            return True
-        key = load_der_public_key(data)
-        if kind == KEY_RSA and isinstance(key, rsa.RSAPublicKey):
-            if not 2048 <= key.key_size <= MAX_RSA_BITS:
-                return False
-            key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
-            return True
-        if kind == KEY_ECDSA and isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-            return True
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
-        pass
-    return False
+        return verify_foreign(kind, data, signature, message)
 
 
 class PrivateKey:

@@ -93,6 +93,7 @@ class BlockFeeder:
                 await self._search_repeats(block)
                 await self._copy_local(block)
                 self._open(table)
+                self._fetch.ask_all()
                 while len(self._tables) >= MAX_BLOCKS:
                     self._drop_done()
                     if len(self._tables) >= MAX_BLOCKS:

@@ -152,7 +152,7 @@ class Fetch:
             right=self._right_later,
             wrong=self._wrong_later,
             lost=self._lost,
-            freed=self._ask_all,
+            freed=self.ask_all,
         )
         self._arrivals = Arrivals(self, self.engine, feeder, self._saver)
         async with trio.open_nursery() as nursery:
@@ -281,7 +281,7 @@ class Fetch:
         for ask in engine.asks(link.source, now):
             link.request(Request(ask.id, ask.first, ask.count))
 
-    def _ask_all(self) -> None:
+    def ask_all(self) -> None:
         """Ask every peer for more, those first who are asked for least and have given least."""
 
         def load(link: Link) -> tuple[int, int]:
@@ -298,7 +298,7 @@ class Fetch:
             self.drop(drop)
         for link in list(self.swarm.links.values()):
             self._join(link)
-        self._ask_all()
+        self.ask_all()
 
     def drop(self, drop: Drop) -> None:
         """Cancel a request."""

@@ -113,6 +113,7 @@ class Saver:
         self._room = trio.lowlevel.ParkingLot()  # of writers that wait for the next batch
         self._era = 0  # counts the syncs that failed
         self._busy = 0
+        self._draining = False  # somebody waits for the last pieces
         self._idle = trio.Event()
         self._progressed = trio.Event()
         self.failure: StorageError | None = None
@@ -149,11 +150,15 @@ class Saver:
 
     async def flush(self) -> None:
         """Wait until everything that was put is claimed (or lost)."""
-        while self.pending and self.failure is None:
-            self._close_batch.set()
-            self._idle = trio.Event()
-            with trio.move_on_after(BATCH_SECONDS):
-                await self._idle.wait()
+        self._draining = True
+        try:
+            while self.pending and self.failure is None:
+                self._close_batch.set()
+                self._idle = trio.Event()
+                with trio.move_on_after(BATCH_SECONDS):
+                    await self._idle.wait()
+        finally:
+            self._draining = False
 
     async def wait_below(self, count: int) -> None:
         """Wait until at most `count` pieces are waiting to be written."""
@@ -225,7 +230,7 @@ class Saver:
             self._batch += done
             self._batch_bytes += size
         self._progressed.set()
-        if self._batch_bytes >= BATCH_BYTES:
+        if self._batch_bytes >= BATCH_BYTES or (self._draining and not self._queue):
             self._close_batch.set()
         self._freed()
 
