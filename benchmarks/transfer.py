@@ -110,8 +110,8 @@ def main() -> None:
             label = "warm-up" if number == 0 else f"run {number}"
             print(
                 f"{label:>8}: {run.rate / 1e6:6.0f} MB/s  {run.seconds:6.2f} s   CPU s/GiB: "
-                f"receiver {run.receiver_cpu / gib:.2f}, senders {run.senders_cpu / gib:.2f}   peak "
-                f"MiB: receiver {run.receiver.peak_bytes >> 20}, "
+                f"receiver {run.receiver_cpu / gib:.2f}, senders {run.senders_cpu / gib:.2f}   "
+                f"peak MiB: receiver {run.receiver.peak_bytes >> 20}, "
                 f"sender {max(usage.peak_bytes for usage in run.senders) >> 20}",
                 flush=True,
             )
