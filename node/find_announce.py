@@ -63,7 +63,8 @@ class Announcer:
         self._memory = memory
         self._draw = draw
         self._added = trio.Event()
-        self._untaken: set[bytes] = set()
+        self._untaken: set[bytes] = set()  # part of the schedule, so bounded as that is
+        self._joins = 0
         self.schedule = Announcements()
         self.on_announced: list[Callable[[bytes, int], None]] = []
         """Called after each announcement with the multihash and how many peers took it."""
@@ -104,13 +105,15 @@ class Announcer:
         now = self._environment.clock.now()
         # Due only after this try, so that the schedule does not announce it a second time.
         self.schedule.set(multihash, now + self.schedule.config.retry, now)
+        joins = self._joins
         walked = await self._finder.nearest(multihash)
         taken = await self._tell({peer: [multihash] for peer in walked.nearest})
-        await self._done({multihash: (taken.get(multihash, 0), len(walked.nearest))})
+        await self._done({multihash: (taken.get(multihash, 0), len(walked.nearest))}, joins)
         return taken.get(multihash, 0)
 
     def joined(self) -> None:
         """Announce at once what found nobody to take it: now there is somebody."""
+        self._joins += 1
         now = self._environment.clock.now()
         for multihash in self._untaken:
             if multihash in self.schedule:
@@ -139,6 +142,7 @@ class Announcer:
         while left:
             first = left[0]
             width = K if len(left) == 1 else SWEEP_WIDTH
+            joins = self._joins
             walked = await self._finder.nearest(first, width)
             found = walked.nearest
             bits = covered_bits(key_of(first), found, width)
@@ -149,7 +153,7 @@ class Announcer:
                     batches.setdefault(peer, []).append(multihash)
             taken = await self._tell(batches)
             wanted = min(K, len(found))
-            await self._done({item: (taken.get(item, 0), wanted) for item in region})
+            await self._done({item: (taken.get(item, 0), wanted) for item in region}, joins)
 
     async def _tell(self, batches: dict[PeerId, list[bytes]]) -> dict[bytes, int]:
         """Send each peer its announcements; return how many peers took each."""
@@ -177,16 +181,22 @@ class Announcer:
         for multihash in batch:
             yield KadMessage(MessageType.ADD_PROVIDER, multihash, providers=(ourselves,))
 
-    async def _done(self, outcome: dict[bytes, tuple[int, int]]) -> None:
+    async def _done(self, outcome: dict[bytes, tuple[int, int]], joins: int) -> None:
+        """Take note of who took what; `joins` is how often we had joined when it was begun."""
         now = self._environment.clock.now()
-        rows = [
-            AnnouncementRow(item, self.schedule.done(item, taken, wanted, now, self._draw), taken)
-            for item, (taken, wanted) in outcome.items()
-            if item in self.schedule
-        ]
+        rows = []
+        for item, (taken, wanted) in outcome.items():
+            if item not in self.schedule:
+                continue
+            due = self.schedule.done(item, taken, wanted, now, self._draw)
+            if not taken and joins != self._joins:
+                # Somebody came while we looked: the lookup began without them.
+                self.schedule.set(item, due := now, now)
+                self._added.set()
+            elif not taken:  # nobody was found, or nobody of those found could be told
+                self._untaken.add(item)
+            rows.append(AnnouncementRow(item, due, taken))
         await self._environment.run_blocking(self._memory.save_announcements, rows)
         for item, (taken, _) in outcome.items():
-            if not taken:  # nobody was found, or nobody of those found could be told
-                self._untaken.add(item)
             for tell in self.on_announced:
                 tell(item, taken)

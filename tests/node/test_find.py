@@ -15,12 +15,12 @@ import trio.testing
 from multiaddr import Multiaddr
 from trio.testing import MockClock
 
-from shoal.dht.keyspace import nearest
+from shoal.dht.keyspace import K, nearest
 from shoal.dht.upkeep import UpkeepConfig
 from shoal.node.environment import Environment
 from shoal.node.find import Dht, DhtConfig
 from shoal.node.find_memory import ShortMemory
-from shoal.node.find_walk import NothingFound
+from shoal.node.find_walk import NothingFound, Walked
 from shoal.node.net.errors import StreamRefused, Unreachable
 from shoal.wire.addresses import Scope
 from shoal.wire.delimited import DelimitedReader, frame
@@ -344,6 +344,34 @@ async def test_what_nobody_could_take_is_announced_as_soon_as_there_is_somebody(
     await world.node(1)
     await world.dhts[1].bootstrap([world.hosts[0].addr])
     await trio.sleep(2)
+    assert told == [0, 1]
+
+
+@pytest.mark.parametrize("by_sweep", [False, True])
+async def test_a_join_while_a_lookup_runs_is_not_missed_for_announcements(
+    autojump_clock: MockClock, world: World, by_sweep: bool
+) -> None:
+    _, dht, _ = await world.node(0)
+    told: list[int] = []
+    dht.on_announced.append(lambda multihash, peers: told.append(peers))
+    announcer = dht._announcer
+    look = announcer._finder.nearest
+
+    async def slowly(key: bytes, width: int = K) -> Walked:
+        walked = await look(key, width)  # of the empty table
+        if not told:
+            await world.dhts[1].bootstrap([world.hosts[0].addr])
+            await trio.sleep(2)
+            assert dht.table()
+        return walked
+
+    announcer._finder = cast(Any, SimpleNamespace(nearest=slowly))
+    await world.node(1)
+    if by_sweep:
+        await dht.announce_soon([CONTENT])
+    else:
+        await dht.announce(CONTENT)
+    await trio.sleep(5)
     assert told == [0, 1]
 
 
