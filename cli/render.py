@@ -50,6 +50,9 @@ from .words import count, duration, moment, percent, rate, size
 CALM_SECONDS = 10.0
 """Between lines of progress where no terminal shows them live."""
 
+MAX_FAULTS = 8
+"""Reasons of faults shown; the rest is only in `--json`."""
+
 MAX_SOURCES = 8
 """Peers shown live; the rest is counted."""
 
@@ -199,6 +202,10 @@ class People:
                 f"out {size(event.bytes_out)} ({rate(event.rate_out or 0)})",
                 f"announced  until {moment(event.announced_until)}",
             ]
+        if event.faults:
+            ranked = sorted(event.faults.items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{reason} {often}" for reason, often in ranked[:MAX_FAULTS])
+            lines.append(f"faults     of peers: {shown}{' …' * (len(ranked) > MAX_FAULTS)}")
         lines += [f"problem    {text}" for text in event.problems]
         for line in lines:
             self._result(line)

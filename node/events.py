@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NewType, Self, get_args, get_type_hints
 
@@ -131,6 +131,10 @@ class Progress(Event):
     """Where the content will stand when it is complete."""
     sources: tuple[Source, ...] = ()
     """Who gave what so far."""
+    waiting_kind: str | None = None
+    """The kind of `waiting` as a stable word; None while it flows."""
+    waiting_seconds: float | None = None
+    """For how long nothing has been verified; None while it flows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,8 @@ class Status(Event):
     """Until when every announcement is valid."""
     problems: tuple[str, ...] = ()
     """Sentences: what was found wrong, and what to do."""
+    faults: dict[str, int] = field(default_factory=dict)
+    """What peers did against the rules since the start: how often, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +395,7 @@ _known_hints: dict[str, list[tuple[str, Any]]] = {}
 def _hints(kind: type[Event]) -> list[tuple[str, Any]]:
     if kind.event not in _known_hints:
         hints = get_type_hints(kind)
-        _known_hints[kind.event] = [(field.name, hints[field.name]) for field in fields(kind)]
+        _known_hints[kind.event] = [(item.name, hints[item.name]) for item in fields(kind)]
     return _known_hints[kind.event]
 
 

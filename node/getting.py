@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..storage.model import Copy, CopyState
+from ..storage.model import Content, Copy, CopyState
 from ..wire.errors import ContentRefused
 from ..wire.ids import Cid
 from ..wire.names import safe_component
@@ -18,6 +18,7 @@ from .link import Link, PeerHint, parse_peers
 from .operations import Teller
 from .transfer.fetch import Fetch
 from .transfer.standing import Snapshot
+from .transfer.waiting import Kind
 
 if TYPE_CHECKING:
     from .app import Node
@@ -177,6 +178,27 @@ def progress_of(fetch: Fetch) -> Progress:
         waiting=shot.waiting.text if shot.waiting is not None else None,
         path=str(fetch.copy.path),
         sources=_sources(shot),
+        waiting_kind=str(shot.waiting.kind) if shot.waiting is not None else None,
+        waiting_seconds=shot.idle if shot.waiting is not None else None,
+    )
+
+
+def paused_progress(copy: Copy, content: Content | None, held: int) -> Progress:
+    """Return how far a paused fetch is: `held` pieces."""
+    size = content.size if content is not None else None
+    pieces = content.pieces if content is not None else None
+    return Progress(
+        cid=str(copy.cid),
+        done_bytes=min(size, size * held // pieces) if size is not None and pieces else 0,
+        total_bytes=size,
+        pieces_done=held,
+        pieces=pieces,
+        rate=0.0,
+        peers=0,
+        eta=None,
+        waiting="paused: shoal resume lets it go on",
+        path=str(copy.path),
+        waiting_kind=str(Kind.PAUSED),
     )
 
 

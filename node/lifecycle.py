@@ -138,7 +138,8 @@ class Lifecycle:
         self.identity = PrivateKey.from_message(secret)
         self.peer_id = self.identity.peer_id
         now = environment.clock.now()
-        self.store = await environment.run_blocking(Store.open, self.home_path, disk, now)
+        tag = tag_text(environment.random.secret(5))
+        self.store = await environment.run_blocking(Store.open, self.home_path, disk, now, tag)
         self._stack.callback(self.store.close)
         for problem in self.store.problems:
             self.notice(problem)
@@ -179,6 +180,7 @@ class Lifecycle:
             find_providers=self._find_providers,
             reach=self.reach,
             notice=self.notice,
+            remark=self.remark,
         )
         await self.nursery.start(self.transfers.run)
         await self.nursery.start(self.dht.run)
@@ -277,6 +279,10 @@ class Lifecycle:
     def notice(self, text: str) -> None:
         """Tell the node's owner something that stops nothing."""
         self.problems.append(text)
+        self._publish(Notice(text))
+
+    def remark(self, text: str) -> None:
+        """Tell those who listen now something that need not be kept."""
         self._publish(Notice(text))
 
     def _publish(self, event: Event) -> None:

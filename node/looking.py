@@ -26,7 +26,7 @@ from .events import (
     Verified,
     Verifying,
 )
-from .getting import find_cid, progress_of
+from .getting import find_cid, paused_progress, progress_of
 from .sharing import announced_as, announced_multihash, link_to
 
 if TYPE_CHECKING:
@@ -98,9 +98,17 @@ async def status(node: Node) -> list[Status | Progress]:
         bytes_in=statistics.bytes_in,
         bytes_out=statistics.bytes_out,
         rate_in=rate,
+        faults=dict(sorted(statistics.faults.items())),
         **common,  # type: ignore[arg-type]
     )
-    return [whole, *(progress_of(fetch) for fetch, _ in node.transfers.fetches.values())]
+    paused = [copy for copy in copies if copy.state is CopyState.PAUSED]
+    standing = []
+    for copy in paused:
+        content = await node.blocking(node.store.content, copy.cid)
+        held = sum(await node.blocking(node.store.bit_counts, copy.id))
+        standing.append(paused_progress(copy, content, held))
+    running = [progress_of(fetch) for fetch, _ in node.transfers.fetches.values()]
+    return [whole, *running, *standing]
 
 
 async def peers(node: Node) -> list[Peer]:

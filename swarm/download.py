@@ -42,6 +42,9 @@ LATE_SECONDS = 2.0
 LATE_FACTOR = 4.0
 """A request is late after max(2 s, 4 x the time expected)."""
 
+SILENT_SECONDS = 5.0
+"""When nothing flows, a peer that has sent nothing for so long is taken for silent."""
+
 DUPLICATE_SHARE = 0.05
 """Pieces that hedging may fetch twice, as a share of the content; one at least."""
 
@@ -401,6 +404,25 @@ class Download:
                 self._end_run(source, run)
             if late:
                 source.park(now)
+        return drops
+
+    def replan(self, now: float) -> list[Drop]:
+        """Nothing has come for long: take back what silent peers were asked for, ask all again.
+
+        The one piece that a parked peer is asked for stays with it: it may be its only holder.
+
+        Returns:
+            Requests to cancel.
+        """
+        drops: list[Drop] = []
+        for source in self.sources:
+            silent = source.runs and source.window_from <= now - SILENT_SECONDS
+            if silent and not (source.parked and source.outstanding == 1):
+                drops += [Drop(source, run_id) for run_id in source.runs]
+                for run in list(source.runs.values()):
+                    self._end_run(source, run)
+                source.park(now)
+            source.ask_again(now)
         return drops
 
     def _others_hold(self, source: Source, run: Run) -> bool:

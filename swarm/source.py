@@ -96,6 +96,12 @@ class Source:
         self.probe_at = now + self.probe_pause
         self.probe_pause = min(2 * self.probe_pause, LONGEST_PROBE_SECONDS)
 
+    def ask_again(self, now: float) -> None:
+        """Forget until when it was to be left alone."""
+        self.probe_at = min(self.probe_at, now)
+        self.paused_until = 0.0
+        self.refused.clear()
+
     def delivered(self) -> None:
         """Take note of a piece: it is alive."""
         self.parked = False

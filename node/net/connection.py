@@ -184,6 +184,10 @@ class Connection:
             raise ConnectionLost(self._reason or "the peer did not identify itself")
         return self.info
 
+    def doubt(self) -> None:
+        """See whether the peer is still there; if it does not answer the connection ends."""
+        self._pump.doubt()
+
     def set_info(self, info: IdentifyInfo | None) -> None:
         """Take what identify told (None: it failed)."""
         if info is not None:

@@ -8,7 +8,8 @@ one that the smaller peer id dialled, and the other closes when it has been with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -92,6 +93,8 @@ class Host:
             make=self._dial_addr,
         )
         self._upgrading = 0
+        self.securing: Counter[PeerId] = Counter()
+        """Peers to whom a dialled connection is open and being secured."""
         self._nursery: trio.Nursery | None = None
         self._closing = False
         self._budgets = Budgets(environment.run_blocking, self._roster.relieve)
@@ -266,7 +269,8 @@ class Host:
             with trio.fail_after(CONNECT_SECONDS):
                 raw = await self.environment.transport.dial(addr)
             try:
-                connection = await self._upgraded(raw, expected, initiator=True)
+                with self._securing(expected):
+                    connection = await self._upgraded(raw, expected, initiator=True)
             except BaseException:
                 await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
                 raise
@@ -278,6 +282,19 @@ class Host:
             self.dials.end(addr, success)
         self.peerstore.add(connection.peer_id, [addr])
         return connection
+
+    @contextmanager
+    def _securing(self, peer: PeerId | None) -> Iterator[None]:
+        if peer is None:
+            yield
+            return
+        self.securing[peer] += 1
+        try:
+            yield
+        finally:
+            self.securing[peer] -= 1
+            if not self.securing[peer]:
+                del self.securing[peer]
 
     async def _upgraded(
         self, raw: RawStream, expected: PeerId | None, *, initiator: bool

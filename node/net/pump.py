@@ -115,6 +115,7 @@ class Pump:
         self._ping_id = 0
         self._ping_at: float | None = None
         self._pong = trio.Event()
+        self._doubted = trio.Event()
         self._rate = 0.0
         self.closing = False
         self._drain_by = 0.0
@@ -141,6 +142,10 @@ class Pump:
         self._session.go_away(yamux_frames.PROTOCOL_ERROR)
         self.closing = self._broken = True
         self.wake()
+
+    def doubt(self) -> None:
+        """Ping now: the peer may be gone."""
+        self._doubted.set()
 
     def ponged(self, opaque: int) -> None:
         """Take the answer to a ping."""
@@ -363,7 +368,9 @@ class Pump:
 
     async def _keep_alive(self) -> None:
         while True:
-            await trio.sleep(PING_EVERY)
+            self._doubted = trio.Event()
+            with trio.move_on_after(PING_EVERY):
+                await self._doubted.wait()
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
             self._ping_at = trio.current_time()
             self._pong = trio.Event()

@@ -63,6 +63,8 @@ class Fetch:
         self._progress_at = trio.current_time()
         self.banned: set[PeerId] = set()
         self.last_bad: str | None = None
+        self.indexed = False
+        """The whole index is here."""
         self.engine: Download | None = None
         self.feeder: BlockFeeder | None = None
         self.total_bytes: int | None = None
@@ -119,6 +121,7 @@ class Fetch:
             content = await blocking(store.content, self.cid)
         assert content is not None
         assert content.pieces is not None
+        self.indexed = True
         writer = await blocking(CopyWriter, store, self.copy.id)
         try:
             await blocking(writer.prepare)
@@ -144,6 +147,7 @@ class Fetch:
             held_bytes, self.transfers.store, self.cid, bits
         )
         self.loaded.set()
+        self._progress_at = trio.current_time()
         self._saver = Saver(
             self.transfers,
             writer,
@@ -300,6 +304,14 @@ class Fetch:
             self._join(link)
         self.ask_all()
 
+    def replan(self) -> None:
+        """Ask anew: nothing has come for long."""
+        now = trio.current_time()
+        if self.engine is not None:
+            for drop in self.engine.replan(now):
+                self.drop(drop)
+            self.ask_all()
+
     def drop(self, drop: Drop) -> None:
         """Cancel a request."""
         for link in self.swarm.links.values():
@@ -431,7 +443,19 @@ class Fetch:
     def progress_at(self) -> float:
         """When a byte was last verified, of this fetch or of the one that goes first."""
         other = self._progress_at if self.behind is None else self.behind.progress_at
-        return max(self._progress_at, other)
+        return max(self._progress_at, self.nodes.verified_at, other)
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether verified pieces wait to be written."""
+        return self._saver is not None and self._saver.pending > 0
+
+    @property
+    def waits_for_peers(self) -> bool:
+        """Whether bytes are wanted of others: not of the disk, nor of another fetch."""
+        preparing = self.indexed and self.engine is None
+        busy = preparing or self.copying_to_disk or self.behind is not None
+        return not busy and self.room.full is None
 
     @property
     def copying_to_disk(self) -> bool:
@@ -458,6 +482,7 @@ class Fetch:
             rate=rate,
             peers=len(links),
             waiting=why_waiting(self, links, rate),
+            idle=trio.current_time() - self.progress_at,
             sources=tuple(sorted(((n, *c) for n, c in self._sources.items()), key=lambda x: -x[1])),
             wasted=self.wasted,
             banned=tuple(str(peer) for peer in self.banned),

@@ -42,6 +42,8 @@ class NodeFetcher:
         self.changed = trio.Event()
         self.received = 0
         """Bytes of index nodes received."""
+        self.verified_at = trio.current_time()
+        """When a node was last found right."""
 
     def came(self, link: Link, cid: Cid, block: bytes | None) -> None:
         """Take a node that the peer was asked for, or word that it does not have it."""
@@ -131,6 +133,7 @@ async def fetch_index(
                 continue
             keep.append((node_cid, block))
         if keep:
+            nodes.verified_at = trio.current_time()
             await transfers.blocking(store.add_nodes, keep)
             await transfers.blocking(_drain, transfers, walk, cid)
     await transfers.blocking(_drain, transfers, walk, cid)

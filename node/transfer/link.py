@@ -6,7 +6,7 @@ once (requests, index nodes) waits in bounded queues for its serving task.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ class Link:
         self.work = trio.Event()
         self.index_waiting: deque[Cid] = deque()
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
-        self._nodes_asked: set[Cid] = set()
+        self._nodes_asked: Counter[Cid] = Counter()
         self.sent_bytes = 0
         stream.install_sink(FrameDecoder(self))
 
@@ -250,7 +250,9 @@ class Link:
             raise PeerFault("swarm-before-hello", "IndexNode")
         if body.cid not in self._nodes_asked:
             raise PeerFault("swarm-unasked", f"node {body.cid}")
-        self._nodes_asked.discard(body.cid)
+        self._nodes_asked[body.cid] -= 1  # asked again meanwhile, it may come again
+        if not self._nodes_asked[body.cid]:
+            del self._nodes_asked[body.cid]
         self.swarm.node_came(self, body, block)
 
     def pass_done(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,7 +15,7 @@ from ...wire.swarm import PROTOCOL
 from ..link import PeerHint
 from ..net.connection import Connection
 from ..net.errors import NetError
-from .waiting import Reason
+from .waiting import STALL_SECONDS, Kind, Reason
 
 if TYPE_CHECKING:
     from .fetch import Fetch
@@ -29,10 +29,10 @@ NAMED_SECONDS = 15.0
 """How often a peer that was named and is not linked is tried again."""
 
 TRIES_AT_ONCE = 16
-"""Peers that are tried at a time."""
+"""Peers that are tried at a time; of more providers, those whose back-off runs are left alone."""
 
 MAX_TRIED = 512
-"""Peers whose last failure is remembered."""
+"""Peers whose last failure, and providers whose addresses, are remembered."""
 
 MAX_LINKS = 64
 """Peers that one content is fetched from and served to at our asking."""
@@ -48,6 +48,10 @@ class Seeker:
         self._limit = trio.CapacityLimiter(TRIES_AT_ONCE)
         self._trying: set[PeerId] = set()
         self._opening: set[PeerId] = set()
+        self._named_trying: dict[PeerHint, None] = {}
+        self._providers: dict[PeerId, tuple[Multiaddr, ...]] = {}
+        self._kick = trio.Event()
+        self._replanned_at: float | None = None  # during this stall
         self._nursery: trio.Nursery | None = None
         self.failures: dict[str, str] = {}
         """What went wrong lately, by peer or address, in words."""
@@ -77,7 +81,7 @@ class Seeker:
     @property
     def dialling(self) -> int:
         """Peers that are being tried."""
-        return len(self._trying)
+        return len(self._trying | self._opening) + len(self._named_trying)
 
     async def run(self) -> None:
         """Look for peers until cancelled."""
@@ -86,6 +90,7 @@ class Seeker:
             self._nursery = nursery
             for hint in self._hints:
                 nursery.start_soon(self._keep_named, hint)
+            nursery.start_soon(self._watch)
             on_identified.append(self.connected)
             try:
                 await self._seek()
@@ -113,21 +118,69 @@ class Seeker:
                 async with search:
                     async for provider in search:
                         found += 1
-                        host = self._transfers.host
-                        host.dials.clear(provider.addrs)
-                        self._try(provider.peer_id, provider.addrs)
+                        self._provider(provider.peer_id, provider.addrs)
                 self.searching = False
                 self.asked, self.found = search.asked, found
                 self.nothing = None if found else str(search.nothing or "")
             await self._pause()
 
+    def _provider(self, peer: PeerId, addrs: Sequence[Multiaddr]) -> None:
+        """Use a provider; where it is now its back-off does not count, where it was it may.
+
+        Of few even that does not: dialling them costs nothing, and one may be back.
+        """
+        known = self._providers.pop(peer, ())
+        self._providers[peer] = tuple(addrs)
+        while len(self._providers) > MAX_TRIED:
+            del self._providers[next(iter(self._providers))]
+        few = len(self._providers) <= TRIES_AT_ONCE
+        self._transfers.host.dials.clear(a for a in addrs if few or a not in known)
+        self._try(peer, addrs)
+
     async def _pause(self) -> None:
-        """Wait 60 s, but only 15 s when nothing flows."""
+        """Wait 60 s, but only 15 s when nothing flows, and not at all when a stall begins."""
         started = trio.current_time()
-        waited = 0.0
+        waited, kick = 0.0, self._kick
         while waited < (SEEK_SECONDS if self._flows else SEEK_IDLE_SECONDS):
-            await trio.sleep(1.0)
+            with trio.move_on_after(1.0):
+                await kick.wait()
+                return
             waited = trio.current_time() - started
+
+    async def _watch(self) -> None:
+        """Plan anew whenever nothing has been verified for 10 s."""
+        begun = trio.current_time()
+        while True:
+            await trio.sleep(1.0)
+            fetch, now = self._fetch, trio.current_time()
+            if not fetch.waits_for_peers:
+                begun = now
+                continue
+            since = max(begun, fetch.progress_at)
+            if self._replanned_at is not None and since > self._replanned_at:
+                self._replanned_at = None  # that stall is over
+            if now - max(since, self._replanned_at or since) >= STALL_SECONDS:
+                self._replan(now)
+
+    def _replan(self, now: float) -> None:
+        first = self._replanned_at is None
+        self._replanned_at = now
+        fetch, host = self._fetch, self._transfers.host
+        reason = fetch.snapshot().waiting
+        for link in list(fetch.swarm.links.values()):
+            link.connection.doubt()
+        fetch.replan()
+        if first:
+            why = reason.text if reason is not None else "the peers send nothing"
+            self._transfers.remark(
+                f"the fetch to {fetch.copy.path} has got nothing for {STALL_SECONDS:.0f} s: {why}"
+            )
+            for peer, addrs in self._providers.items():
+                host.dials.clear([*addrs, *host.peerstore.addrs(peer)])
+            kick, self._kick = self._kick, trio.Event()
+            kick.set()
+        for peer, addrs in self._providers.items():
+            self._try(peer, addrs)
 
     @property
     def _flows(self) -> bool:
@@ -180,13 +233,17 @@ class Seeker:
             if peer is not None and peer in self._fetch.banned:
                 return
             if peer is None or peer not in links:
+                self._named_trying[hint] = None
                 try:
                     connection = await self._transfers.reach(hint)
                     await self._open(connection)
                     self.failures.pop(name, None)
                 except (NetError, PeerFault) as error:
                     self._failed(name, str(error))
-            await trio.sleep(NAMED_SECONDS)
+                finally:
+                    del self._named_trying[hint]
+            with trio.move_on_after(NAMED_SECONDS):
+                await self._kick.wait()
 
     def _failed(self, name: str, why: str) -> None:
         self.failures.pop(name, None)
@@ -196,13 +253,25 @@ class Seeker:
 
     def why(self) -> Reason:
         """Say why there is no peer."""
-        if self._trying:
-            return Reason("dialling", f"trying {len(self._trying)} peers")
+        if self._opening:
+            return Reason(Kind.GREETING, f"greeting {_peers(len(self._opening))}")
+        named = {hint if isinstance(hint, PeerId) else peer_of(hint) for hint in self._named_trying}
+        tried = self._trying | {peer for peer in named if peer is not None}
+        securing = sum(peer in self._transfers.host.securing for peer in tried)
+        if securing:
+            return Reason(Kind.CONNECTING, f"connecting to {_peers(securing)}")
+        if self.dialling:
+            return Reason(Kind.DIALLING, f"dialling {_peers(self.dialling)}")
+        asked = f"no provider found ({self.asked} nodes asked)"
         if self.failures:
             why = next(reversed(self.failures.values()))
             more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-            return Reason("unreachable", f"{why}{more}")
+            none = f"; {asked}" if self.searches and not self.searching and not self.found else ""
+            return Reason(Kind.UNREACHABLE, f"{why}{more}{none}")
         if self.searching or not self.searches:
-            return Reason("searching", "looking for providers in the DHT")
-        asked = f"no provider found ({self.asked} nodes asked)"
-        return Reason("no provider", f"{asked}: {self.nothing}" if self.nothing else asked)
+            return Reason(Kind.SEARCHING, "looking for providers in the DHT")
+        return Reason(Kind.NO_PROVIDER, f"{asked}: {self.nothing}" if self.nothing else asked)
+
+
+def _peers(count: int) -> str:
+    return f"{count} peer{'s' * (count != 1)}"

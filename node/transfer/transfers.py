@@ -31,7 +31,7 @@ from .fetch import Fetch
 from .link import Link
 from .pool import Pool
 from .seeking import Seeker
-from .waiting import Reason
+from .waiting import Kind, Reason
 
 if TYPE_CHECKING:
     from ..find_walk import ProviderSearch
@@ -63,6 +63,7 @@ class Transfers:
         find_providers: Begins a search in the DHT; None = there is no DHT.
         reach: Connects to a named peer (an address, or a peer id that the DHT resolves).
         notice: Told sentences for the node's owner.
+        remark: Told those that need not be kept, as they pass.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Transfers:
         find_providers: Callable[[Cid], ProviderSearch | None],
         reach: Callable[[PeerHint], Awaitable[Connection]],
         notice: Callable[[str], None],
+        remark: Callable[[str], None] | None = None,
     ) -> None:
         self.environment = environment
         self.host = host
@@ -82,6 +84,7 @@ class Transfers:
         self.find_providers = find_providers
         self.reach = reach
         self.notice = notice
+        self.remark = remark or notice
         self.pool = Pool()
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self.swarms: dict[Cid, ContentSwarm] = {}
@@ -292,4 +295,4 @@ class Transfers:
     def why_no_peers(self, fetch: Fetch) -> Reason:
         """Say why a fetch has no peers."""
         running = self.fetches.get(fetch.copy.id)
-        return running[1].why() if running else Reason("no peers", "not connected to anyone")
+        return running[1].why() if running else Reason(Kind.NO_PROVIDER, "not connected to anyone")

@@ -4,20 +4,44 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from enum import StrEnum
+
+STALL_SECONDS = 10.0
+"""A fetch without a newly verified byte for so long plans anew, and says so."""
 
 RATE_SECONDS = 3.0
 """The rate shown is the mean over this long."""
 
 
+class Kind(StrEnum):
+    """The kinds of waiting; `docs/events.md` explains them, and they never change."""
+
+    BEHIND = "behind"
+    PAUSED = "paused"
+    DISK_FULL = "disk full"
+    DISK_SLOW = "disk slow"
+    SYNCING = "syncing"
+    RATE_LIMIT = "rate limit"
+    SEARCHING = "searching"
+    NO_PROVIDER = "no provider"
+    UNREACHABLE = "unreachable"
+    DIALLING = "dialling"
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    INDEX = "index"
+    PREPARING = "preparing"
+    CHOKED = "choked"
+    SLOW = "slow"
+    NO_HOLDER = "no holder"
+    MISMATCH = "hash mismatch"
+    WAITING = "waiting"
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why nothing flows.
+    """Why nothing flows: `kind` for programs, `text` for people."""
 
-    `kind` is a stable word (no peers, dialling, index, choked, no holder, disk full, syncing,
-    hash mismatch, behind, waiting); `text` is for people.
-    """
-
-    kind: str
+    kind: Kind
     text: str
 
 

@@ -58,6 +58,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.floats(allow_nan=False, allow_infinity=False)
     if get_args(hint)[:1] == (Source,):
         return st.lists(st.builds(Source, st.text(), st.integers(0), st.integers(0))).map(tuple)
+    if hint == dict[str, int]:
+        return st.dictionaries(st.text(), st.integers(0))
     if get_args(hint)[1:] == (...,):
         return st.lists(st.text()).map(tuple)
     if get_args(hint):
