@@ -20,7 +20,7 @@ import trio
 from multiaddr import Multiaddr
 
 from ..storage.home import Home, default_home
-from ..storage.model import CopyState
+from ..storage.model import CopyState, tag_text
 from ..storage.store import Store
 from ..wire.addresses import parse_multiaddr, with_peer
 from ..wire.errors import PeerFault

@@ -1,7 +1,9 @@
 """Which pieces a copy holds: rows of 64 Ki bits, and the flags that stand for many of them.
 
 A copy that is `whole` needs no rows. A `lost` copy (its root is gone) claims nothing, a file marked
-`bad` takes its pieces out; both only cover the bits, so what comes back counts again.
+`bad` takes its pieces out; both only cover the bits, so what comes back counts again. A row has a
+checksum: SQLite notices a damaged page only where it spoils the structure, and a bit that is not
+ours would be a hole in a file that counts as complete.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
+from zlib import crc32
 
 from bitarray import bitarray
 from bitarray.util import ones, zeros
@@ -132,18 +135,24 @@ class Bits:
         )
 
     def _row(self, copy: int, chunk: int, length: int) -> bitarray:
-        row = self._db.row("SELECT bits FROM bits WHERE copy = ? AND chunk = ?", (copy, chunk))
+        row = self._db.row("SELECT bits, sum FROM bits WHERE copy = ? AND chunk = ?", (copy, chunk))
         bits = bitarray(endian="big")
-        bits.frombytes(row[0] if row else b"")
+        if row is not None:
+            data, known = row
+            sound = isinstance(data, bytes) and known in (None, crc32(data))
+            if not sound:  # no sum: from before there were any
+                raise self._db.damaged(f"the bits of copy {copy} are not those that were written")
+            bits.frombytes(data)
         del bits[length:]
         bits.extend(zeros(length - len(bits), "big"))
         return bits
 
     def _put(self, copy: int, chunk: int, bits: bitarray) -> None:
         """Write a row; zeros at its end are left out, so a small content costs a few bytes."""
+        data = bits.tobytes().rstrip(b"\0")
         self._db.run(
-            "INSERT OR REPLACE INTO bits (copy, chunk, bits) VALUES (?, ?, ?)",
-            (copy, chunk, bits.tobytes().rstrip(b"\0")),
+            "INSERT OR REPLACE INTO bits (copy, chunk, bits, sum) VALUES (?, ?, ?, ?)",
+            (copy, chunk, data, crc32(data)),
         )
 
     def _write(self, copy: int, known: int | None, pieces: Iterable[int], value: bool) -> None:

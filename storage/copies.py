@@ -29,7 +29,7 @@ MAX_SENTENCES: Final = 100
 """Changed files that are named one by one."""
 
 _COPY: Final = (
-    "SELECT copies.id, contents.cid, path, state, reason, recheck FROM copies "
+    "SELECT copies.id, contents.cid, path, state, reason, recheck, tag FROM copies "
     "JOIN contents ON contents.id = copies.content"
 )
 _UNFINISHED: Final = (CopyState.FETCHING.value, CopyState.PAUSED.value)
@@ -78,8 +78,8 @@ class Copies:
         """Add a copy, to the database and then to the journal."""
         with self._db.transaction():
             copy_id = self._db.insert(
-                "INSERT INTO copies (content, path, state, added) VALUES (?, ?, ?, ?)",
-                (self._index.row_id(cid), os.fsencode(path), state.value, now),
+                "INSERT INTO copies (content, path, state, added, tag) VALUES (?, ?, ?, ?, ?)",
+                (self._index.row_id(cid), os.fsencode(path), state.value, now, self.tag()),
             )
         copy = self._known(copy_id)
         try:
@@ -89,12 +89,22 @@ class Copies:
             raise
         return copy
 
+    def tag(self) -> str:
+        """Return what tells working names of this home from those of others."""
+        row = self._db.row("SELECT tag FROM home")
+        return row[0] if row else ""
+
+    def keep_tag(self, drawn: str) -> None:
+        """Use this tag if the home has none yet."""
+        if drawn and not self.tag():
+            self._db.run("INSERT INTO home (tag) VALUES (?)", (drawn,))
+
     def insert_known(self, copy: Copy, state: CopyState, now: float) -> None:
         """Add a copy that only the journal knows, under the id that it had."""
         with self._db.transaction():
             self._db.run(
-                "INSERT INTO copies (id, content, path, state, recheck, reason, added) "
-                "VALUES (?, ?, ?, ?, 1, ?, ?)",
+                "INSERT INTO copies (id, content, path, state, recheck, reason, added, tag) "
+                "VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
                 (
                     copy.id,
                     self._index.row_id(copy.cid),
@@ -102,6 +112,7 @@ class Copies:
                     state.value,
                     copy.reason,
                     now,
+                    copy.tag,
                 ),
             )
 
@@ -164,6 +175,7 @@ class Copies:
             return self.insert(cid, path, CopyState.FETCHING, now)
         with self._db.transaction():
             self._start_over(copy.id)
+            self._db.run("UPDATE copies SET tag = ? WHERE id = ?", (self.tag(), copy.id))
             self.set_state(copy.id, CopyState.FETCHING)
         self._journal.added(self._known(copy.id), now)
         return self._known(copy.id)
@@ -191,6 +203,15 @@ class Copies:
                 (CopyState.COMPLETE.value, copy_id),
             )
         self._journal.finished(copy_id)
+
+    def finish_unseen(self, copy_id: int, reason: str) -> None:
+        """Say that a copy is in its final place, and that its files are to be hashed again."""
+        with self._db.transaction():
+            self._start_over(copy_id)
+            self._db.run(
+                "UPDATE copies SET state = ?, recheck = 1, reason = ? WHERE id = ?",
+                (CopyState.COMPLETE.value, reason, copy_id),
+            )
 
     def delete(self, copy_id: int) -> None:
         """Forget a copy: in the journal, then in the database."""
@@ -394,7 +415,7 @@ def _stat(row: Any) -> FileStat:
 
 
 def _copy(row: Any) -> Copy:
-    copy_id, name, path, state, reason, recheck = row
+    copy_id, name, path, state, reason, recheck, tag = row
     cid = read_cid(name)
     shown = CopyState(state)
     if reason is not None and state not in _UNFINISHED:
@@ -406,4 +427,5 @@ def _copy(row: Any) -> Copy:
         shown,
         reason,
         bool(recheck),
+        tag,
     )

@@ -105,7 +105,14 @@ def _schema_1(database: Database) -> None:
         database.execute(statement)
 
 
-_MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_schema_1,)
+def _schema_2(database: Database) -> None:
+    """Tell homes apart in working names; see damage in bits, which nothing else would show."""
+    database.execute("ALTER TABLE copies ADD COLUMN tag TEXT NOT NULL DEFAULT ''")
+    database.execute("ALTER TABLE bits ADD COLUMN sum INTEGER")
+    database.execute("CREATE TABLE home (tag TEXT NOT NULL)")
+
+
+_MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_schema_1, _schema_2)
 """In order; one that was shipped is never edited. Each runs in a transaction of its own."""
 
 
@@ -171,10 +178,19 @@ class Connection:
 
     def _noted(self, error: sqlite3.DatabaseError) -> StorageError | None:
         in_words = _in_words(error)
-        if isinstance(in_words, Damaged) and self.on_damage is not None:
+        if isinstance(in_words, Damaged):
+            self._note_damage()
+        return in_words
+
+    def _note_damage(self) -> None:
+        if self.on_damage is not None:
             tell, self.on_damage = self.on_damage, None
             tell()
-        return in_words
+
+    def damaged(self, what: str) -> Damaged:
+        """Return the error for damage that we met ourselves; the next start mends it."""
+        self._note_damage()
+        return Damaged(f"the database is damaged ({what}): restart shoal")
 
     def close(self) -> None:
         """Close; a second call does nothing."""

@@ -8,8 +8,11 @@ the two disagree on after a crash has one answer (`recovery.py`).
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .errors import disk_errors
@@ -21,6 +24,12 @@ _NEW_NAME: Final = "copies.jsonl.new"
 
 MAX_JOURNAL_BYTES: Final = 256 << 20
 """Longer is no journal of ours: a million copies fit."""
+
+MAX_ID: Final = 1 << 53
+"""Ids beyond this are damage: SQLite counts from 1 and keeps 63 bits."""
+
+_TAG: Final = re.compile(r"([a-z2-7]{8}-)?")
+"""What may stand in a working name, see `model.tag_text`."""
 
 SPARE_LINES: Final = 1000
 """The journal is written anew at start when it has so many lines more than twice its copies."""
@@ -36,6 +45,8 @@ class JournalCopy:
     state: CopyState
     """SHARED, FETCHING or COMPLETE."""
     added: float
+    tag: str = ""
+    """Part of the working name, see `Copy.tag`."""
 
 
 class Journal:
@@ -63,7 +74,9 @@ class Journal:
     def added(self, copy: Copy, now: float) -> None:
         """Write down a new copy, or a new state of one."""
         state = CopyState.FETCHING if not copy.finished else copy.state
-        self._note(_added(JournalCopy(copy.id, str(copy.cid), str(copy.path), state, now)))
+        self._note(
+            _added(JournalCopy(copy.id, str(copy.cid), str(copy.path), state, now, copy.tag))
+        )
 
     def finished(self, copy_id: int) -> None:
         """Write down that a fetched copy is in its place."""
@@ -108,29 +121,21 @@ class Journal:
         try:
             record = json.loads(line)
             self._apply(record)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
             self.damaged += 1
 
     def _apply(self, record: dict[str, Any]) -> None:
         match record["event"]:
             case "added":
-                copy = JournalCopy(
-                    int(record["copy"]),
-                    str(record["cid"]),
-                    str(record["path"]),
-                    CopyState(record["state"]),
-                    float(record["time"]),
-                )
+                copy = _read_added(record)
                 self.copies[copy.id] = copy
                 self.removed.discard(copy.id)
             case "finished":
-                known = self.copies[record["copy"]]
-                self.copies[known.id] = JournalCopy(
-                    known.id, known.cid, known.path, CopyState.COMPLETE, known.added
-                )
+                known = self.copies[_read_id(record)]
+                self.copies[known.id] = replace(known, state=CopyState.COMPLETE)
             case "removed":
-                self.copies.pop(record["copy"], None)
-                self.removed.add(record["copy"])
+                self.copies.pop(_read_id(record), None)
+                self.removed.add(_read_id(record))
             case "database-damaged":
                 self.database_damaged = True
             case "database-replaced":
@@ -176,6 +181,26 @@ def _lines(copies: Iterable[JournalCopy], removed: set[int]) -> Iterable[bytes]:
         yield _line({"event": "removed", "copy": max(removed)})
 
 
+def _read_id(record: dict[str, Any]) -> int:
+    number = record["copy"]
+    if type(number) is not int or not 0 < number <= MAX_ID:
+        raise ValueError(number)
+    return number
+
+
+def _read_added(record: dict[str, Any]) -> JournalCopy:
+    """Return a copy as a line tells it; a line that does not make sense raises."""
+    path, added, tag = record["path"], float(record["time"]), record.get("tag", "")
+    if not os.path.isabs(os.fsencode(path)) or b"\0" in os.fsencode(path):
+        raise ValueError(path)
+    if not math.isfinite(added) or _TAG.fullmatch(tag) is None:
+        raise ValueError(record)
+    state = CopyState(record["state"])
+    if state in (CopyState.PAUSED, CopyState.DEGRADED):  # never written
+        raise ValueError(state)
+    return JournalCopy(_read_id(record), str(record["cid"]), path, state, added, tag)
+
+
 def _added(copy: JournalCopy) -> dict[str, Any]:
     return {
         "event": "added",
@@ -184,6 +209,7 @@ def _added(copy: JournalCopy) -> dict[str, Any]:
         "path": copy.path,
         "state": copy.state.value,
         "time": copy.added,
+        "tag": copy.tag,
     }
 
 

@@ -24,6 +24,11 @@ UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 """Length of the piece of a raw root that has not arrived yet; at most `PIECE_BYTES`."""
 
 
+def tag_text(drawn: bytes) -> str:
+    """Return random bytes (at least 5) as the tag of a home, see `Copy.tag`."""
+    return base64.b32encode(drawn[:5]).decode().lower() + "-"
+
+
 class Announce(StrEnum):
     """Under which name the DHT is told that we have a content."""
 
@@ -82,12 +87,15 @@ class Copy:
     recheck: bool
     """Its bits were lost with the database: the files are to be hashed again (`Store.verify`, or
     importing the path again for a shared copy)."""
+    tag: str = ""
+    """Of the home that began the fetch: two homes may fetch one content into one folder. Copies
+    from before there were tags have none."""
 
     @property
     def working_name(self) -> str:
         """Name of the unfinished file or folder, in the folder of `path`."""
         digest = base64.b32encode(self.cid.digest[:10]).decode().lower()
-        return f".shoal-{digest}-{self.id}"
+        return f".shoal-{digest}-{self.tag}{self.id}"
 
     @property
     def finished(self) -> bool:

@@ -76,6 +76,10 @@ def reconcile(store: Store, now: float) -> list[str]:
         if copy.id in store.journal.removed:
             store.remove_copy(copy.id)  # a crash came in between
             continue
+        if _is_behind(store, copy):
+            store.copy_rows.finish_unseen(copy.id, _LOST_REASON)
+            problems.append(f"the database is older than copies.jsonl: {copy.path} is hashed again")
+            copy = store.copy_rows.get(copy.id) or copy
         copies.append(copy)
         if copy.id not in store.journal.copies:
             store.journal.added(copy, now)
@@ -88,18 +92,36 @@ def reconcile(store: Store, now: float) -> list[str]:
     return problems
 
 
+def _is_behind(store: Store, copy: Copy) -> bool:
+    """Return whether the journal knows that a copy was finished, and the database does not.
+
+    The journal learns of it last, so the database's last changes were lost (its -wal file).
+    """
+    noted = store.journal.copies.get(copy.id)
+    return (
+        noted is not None
+        and noted.state is CopyState.COMPLETE
+        and not copy.finished
+        and not _exists(store, copy.place)
+        and _exists(store, copy.path)
+    )
+
+
 def _recover_lost(store: Store, known: set[int]) -> list[str]:
     """Add what only the journal knows; its bits are lost, its bytes probably not."""
     lost = [entry for entry in store.journal.copies.values() if entry.id not in known]
     store.copy_rows.skip_ids(max([0, *store.journal.copies, *store.journal.removed]))
     recovered = 0
-    for entry in lost:
+    for entry in sorted(lost, key=lambda entry: -entry.id):
         try:
             cid = Cid.parse(entry.cid)
         except InvalidText:
             store.journal.damaged += 1
             continue
-        copy = Copy(entry.id, cid, Path(entry.path), entry.state, None, True)
+        if store.copy_rows.at(cid, Path(entry.path)) is not None:
+            store.journal.drop(entry.id)  # of two for one place, the older was removed
+            continue
+        copy = Copy(entry.id, cid, Path(entry.path), entry.state, None, True, entry.tag)
         store.ensure_content(cid, copy.path.name)
         state = copy.state
         if not copy.finished and not _exists(store, copy.place) and _exists(store, copy.path):

@@ -77,13 +77,14 @@ class Store:
         self._pieces = Pieces(self._index, self.copy_rows, self._bits)
 
     @classmethod
-    def open(cls, home: Path, disk: Disk, now: float) -> Store:
+    def open(cls, home: Path, disk: Disk, now: float, tag: str = "") -> Store:
         """Open the home's database, mend what can be mended, and look after every copy's place.
 
         Args:
             home: The home folder; the caller holds its lock.
             disk: Where it and all copies lie.
             now: Unix time in seconds.
+            tag: A tag newly drawn (`model.tag_text`), kept if the home has none yet.
 
         Raises:
             StorageError: The home cannot be read or written.
@@ -93,23 +94,26 @@ class Store:
         journal = Journal(folder)
         try:
             try:
-                return cls._begin(home, folder, disk, journal, now)
+                return cls._begin(home, folder, disk, journal, now, tag)
             except Damaged:
                 if not journal.database_damaged:
                     raise
-                return cls._begin(home, folder, disk, journal, now)  # it is set aside this time
+                return cls._begin(home, folder, disk, journal, now, tag)  # it is set aside now
         except BaseException:
             journal.close()
             raise
 
     @classmethod
-    def _begin(cls, home: Path, folder: Folder, disk: Disk, journal: Journal, now: float) -> Store:
+    def _begin(
+        cls, home: Path, folder: Folder, disk: Disk, journal: Journal, now: float, tag: str
+    ) -> Store:
         connection, problems = open_or_set_aside(disk, home, folder, journal.database_damaged)
         try:
             journal.note_replaced()
             connection.on_damage = journal.note_damage
             store = cls(connection, journal, disk)
             with connection.transaction():
+                store.copy_rows.keep_tag(tag)
                 store.problems = problems + reconcile(store, now)
             store.sweep_nodes()
             store.hashes.trim()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from shoal.storage.disk import RealDisk
 from shoal.storage.errors import Damaged, FileChanged, FileMissing, StorageError
-from shoal.storage.model import CopyState
+from shoal.storage.model import CopyState, tag_text
 from shoal.storage.reader import CopyReader
 from shoal.storage.store import Store
 from shoal.wire.ids import RAW, Cid
@@ -219,6 +220,54 @@ def test_paths_need_not_be_text(real_lab: Any, tmp_path: Path, make_content: Any
     copy_id = real_lab.fetch(content, path)
     remove_database(real_lab)
     assert open_again(real_lab).copy(copy_id).path == path
+
+
+# Working names
+
+
+def test_two_homes_fetch_one_content_into_one_folder(
+    real_lab: Any, open_lab: Any, tmp_path: Path, content: Any, read_tree: Any
+) -> None:
+    other = open_lab(RealDisk(), tmp_path / "other")
+    labs = (real_lab, other)
+    for number, lab in enumerate(labs):
+        lab.store.close()
+        lab.store = Store.open(lab.home, lab.disk, 1.0, tag_text(b"home%d" % number))
+    writers = [lab.begin(content, tmp_path / f"out{n}") for n, lab in enumerate(labs)]
+    places = [lab.store.copies()[0].place for lab in labs]
+    assert [place.name.rpartition("-")[2] for place in places] == ["1", "1"]
+    for number, (lab, writer) in enumerate(zip(labs, writers, strict=True)):
+        lab.write(writer, content, [0, 1, 2, 4])
+        writer.finish()
+        assert read_tree(lab.disk, tmp_path / f"out{number}") == TREE
+
+
+def test_a_home_keeps_its_tag_and_old_working_names_stay_valid(
+    real_lab: Any, tmp_path: Path, content: Any, make_content: Any, read_tree: Any
+) -> None:
+    writer = real_lab.begin(content, tmp_path / "out")  # a home from before there were tags
+    real_lab.write(writer, content, [0])
+    names = {real_lab.store.copies()[0].place}
+    real_lab.store.close()
+    other = make_content(b"other")
+    for number in range(2):
+        real_lab.store = Store.open(real_lab.home, real_lab.disk, 1.0, tag_text(b"draw%d" % number))
+        real_lab.begin(other, tmp_path / f"other{number}")
+        real_lab.store.close()
+    for _ in range(2):  # with the database, and with the journal alone
+        store = open_again(real_lab)
+        assert store.problems == [] or "did not know" in store.problems[0]
+        old, *new = store.copies()
+        assert {old.place} == names
+        assert {copy.tag for copy in new} == {tag_text(b"draw0")}
+        assert all(copy.place.exists() for copy in new)
+        remove_database(real_lab)
+    store = open_again(real_lab)
+    writer = real_lab.begin(content, tmp_path / "out")
+    assert store.bits(old.id).to01() == "10010"
+    real_lab.write(writer, content, [1, 2, 4])
+    writer.finish()
+    assert read_tree(real_lab.disk, tmp_path / "out") == TREE
 
 
 # Files that change under a finished copy
