@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test check proto bench clean
+.PHONY: help demo test test-long check proto bench clean
 
 help:
 	@echo "make demo   four real nodes on this machine: three share a file, one finds and fetches it"
 	@echo "make test   set up .venv, then run ruff, mypy and all tests"
+	@echo "make test-long  run what takes minutes, such as 200 kills of a fetching process"
 	@echo "make bench  time a transfer of 1 GiB between two processes"
 	@echo "make proto  generate the protobuf modules again from wire/proto/*.proto"
 	@echo "make clean  remove .venv and caches"
@@ -41,6 +42,9 @@ check: .venv/.dev
 
 test: check
 	$(BIN)/pytest
+
+test-long: .venv/.dev
+	$(BIN)/pytest -m long
 
 proto: .venv/.dev
 	$(BIN)/python -m shoal.wire.proto
