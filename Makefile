@@ -9,7 +9,7 @@ help:
 	@echo "make demo   four real nodes on this machine: three share a file, one finds and fetches it"
 	@echo "make test   set up .venv, then run ruff, mypy and all tests"
 	@echo "make test-long  run what takes minutes, such as 200 kills of a fetching process"
-	@echo "make bench  time a transfer of 1 GiB between two processes"
+	@echo "make bench  move 1 GiB with shoal, libtorrent and nginx + curl in turn, and compare"
 	@echo "make proto  generate the protobuf modules again from wire/proto/*.proto"
 	@echo "make clean  remove .venv and caches"
 
@@ -50,7 +50,9 @@ proto: .venv/.dev
 	$(BIN)/python -m shoal.wire.proto
 
 bench: .venv/.run
-	@$(BIN)/python benchmarks/transfer.py
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' \
+	  || echo "libtorrent could not be installed: it is left out"
+	@$(BIN)/python benchmarks/peers
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules

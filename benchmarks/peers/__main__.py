@@ -23,9 +23,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from measuring import Measured
 from processes import write_random
-from systems import (
+from transfer import warm_pages
+
+from peers.measuring import Measured
+from peers.systems import (
     System,
     available,
     libtorrent_default,
@@ -33,7 +35,6 @@ from systems import (
     nginx_curl,
     shoal,
 )
-from transfer import warm_pages
 
 
 @dataclass
@@ -79,7 +80,7 @@ def report(found: list[Row], size: int) -> None:
     gib = size / (1 << 30)
 
     def median(row: Row, what: str) -> float:
-        return statistics.median(getattr(run, what) for run in row.runs)
+        return statistics.median(float(getattr(run, what)) for run in row.runs)
 
     print(
         f"\n{'':26}{'MB/s':>6} {'min':>5} {'max':>5}   "

@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from measuring import Measured, cpu_seconds, peak_bytes
 from processes import Shoal, seed
+
+from peers.measuring import Measured, cpu_seconds, peak_bytes
 
 HERE = Path(__file__).parent
 TIMEOUT = 600.0
@@ -33,7 +34,7 @@ def shoal(folder: Path, path: Path, seeders: int) -> Measured:
             node, listening = seed(folder / f"home-{number}", path)
             nodes.append(stack.enter_context(node))
             peers += ["--peer", listening["addrs"][0]]
-        cid = [node.wait_for("shared", TIMEOUT)["cid"] for node in nodes][0]
+        cid = [node.wait_for("shared", TIMEOUT) for node in nodes][-1]["cid"]
         senders = [node.process.pid for node in nodes]
         arguments = ["-o", str(folder / "fetched"), "--listen", "/ip4/127.0.0.1/tcp/0", *peers]
         getter = stack.enter_context(Shoal(folder / "home-get", "get", cid, *arguments))
@@ -83,7 +84,7 @@ class _Torrent:
 
 
 def _libtorrent(folder: Path, path: Path, seeders: int, *options: str) -> Measured:
-    from libtorrent_peer import make_torrent
+    from peers.libtorrent_peer import make_torrent
 
     torrent = path.with_suffix(".torrent")
     if not torrent.exists():
@@ -150,7 +151,8 @@ def nginx_curl(folder: Path, path: Path, seeders: int) -> Measured:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    made = ["-subj", "/CN=localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    made = ["-subj", "/CN=localhost"]
+    made += ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *made],
         check=True,
@@ -169,10 +171,8 @@ def nginx_curl(folder: Path, path: Path, seeders: int) -> Measured:
         sent = cpu_seconds(senders)
         began = time.perf_counter()
         url = f"https://127.0.0.1:{port}/{path.name}"
-        client = subprocess.Popen(
-            ["curl", "--silent", "--show-error", "--insecure", "--fail", "--tlsv1.3", url]
-            + ["--output", str(folder / "fetched")]
-        )
+        how = ["--silent", "--show-error", "--insecure", "--fail", "--tlsv1.3"]
+        client = subprocess.Popen(["curl", *how, url, "--output", str(folder / "fetched")])
         _, status, usage = os.wait4(client.pid, 0)
         seconds = time.perf_counter() - began
         client.returncode = os.waitstatus_to_exitcode(status)

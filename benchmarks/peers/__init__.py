@@ -1,0 +1,1 @@
+"""Shoal beside other ways to move a file: `python benchmarks/peers` says how."""
