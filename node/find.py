@@ -155,6 +155,11 @@ class Dht:
         self._nursery: trio.Nursery | None = None
 
     @property
+    def on_joined(self) -> list[Callable[[], None]]:
+        """Called when the table gets its first contact."""
+        return self._contacts.on_joined
+
+    @property
     def on_announced(self) -> list[Callable[[bytes, int], None]]:
         """Called after each announcement with the multihash and how many peers took it."""
         return self._announcer.on_announced

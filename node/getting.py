@@ -65,8 +65,8 @@ async def get(
     try:
         await follow(node, fetch, started, timeout, teller)
     except NotFound:
-        if copy.id not in known and not fetch.done_bytes:
-            # Nothing came: leave nothing behind.
+        if copy.id not in known and not fetch.done_bytes and not fetch.done.is_set():
+            # Nothing came: leave nothing behind (but what its owner has paused stays).
             await node.stop_fetch(copy.id)
             await node.blocking(node.store.remove_copy, copy.id)
         raise

@@ -182,6 +182,7 @@ class Lifecycle:
             notice=self.notice,
             remark=self.remark,
         )
+        self.dht.on_joined.append(self.transfers.look_again)
         await self.nursery.start(self.transfers.run)
         await self.nursery.start(self.dht.run)
 

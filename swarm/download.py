@@ -42,7 +42,7 @@ LATE_SECONDS = 2.0
 LATE_FACTOR = 4.0
 """A request is late after max(2 s, 4 x the time expected)."""
 
-SILENT_SECONDS = 5.0
+REPLAN_SECONDS = 5.0
 """When nothing flows, a peer that has sent nothing for so long is taken for silent."""
 
 DUPLICATE_SHARE = 0.05
@@ -397,7 +397,8 @@ class Download:
         """
         drops: list[Drop] = []
         for source in self.sources:
-            late = [run for run in source.runs.values() if run.due <= now]
+            silent = self._silent(source, now)
+            late = [run for run in source.runs.values() if silent or run.due <= now]
             late = [run for run in late if self._others_hold(source, run)]
             for run in late:
                 drops.append(Drop(source, run.id))
@@ -405,6 +406,15 @@ class Download:
             if late:
                 source.park(now)
         return drops
+
+    def _silent(self, source: Source, now: float) -> bool:
+        """Return whether a peer has stopped sending while others go on."""
+        since = now - source.patience
+        if not source.rate or source.window_from > since:
+            return False
+        return any(
+            other.rate and other.live and other.window_from > since for other in self.sources
+        )
 
     def replan(self, now: float) -> list[Drop]:
         """Nothing has come for long: take back what silent peers were asked for, ask all again.
@@ -416,7 +426,7 @@ class Download:
         """
         drops: list[Drop] = []
         for source in self.sources:
-            silent = source.runs and source.window_from <= now - SILENT_SECONDS
+            silent = source.runs and source.window_from <= now - REPLAN_SECONDS
             if silent and not (source.parked and source.outstanding == 1):
                 drops += [Drop(source, run_id) for run_id in source.runs]
                 for run in list(source.runs.values()):

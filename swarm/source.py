@@ -18,6 +18,11 @@ RATE_MEMORY = 0.8
 RATE_SECONDS = 0.25
 """How often it is."""
 
+SILENT_SECONDS = 1.0
+SILENT_BYTES = 4 * 65536
+"""A peer that sends nothing for 1 s, or for as long as four frames take it, while others send is
+late with all that it was asked for."""
+
 FIRST_PROBE_SECONDS = 4.0
 LONGEST_PROBE_SECONDS = 60.0
 """Pauses between the single pieces that a parked peer is asked for: doubling in between."""
@@ -76,6 +81,11 @@ class Source:
     def expected(self, count: int) -> float:
         """Return how long `count` more bytes would take, by its rate; 0 if that is not known."""
         return count / max(self.rate, SLOWEST_RATE) if self.rate else 0.0
+
+    @property
+    def patience(self) -> float:
+        """For how long a peer of this rate may send nothing before it is taken for silent."""
+        return max(SILENT_SECONDS, SILENT_BYTES / max(self.rate, SLOWEST_RATE))
 
     def measure(self, count: int, now: float) -> bool:
         """Count bytes that came; return whether its rate is known only now."""

@@ -14,7 +14,7 @@ from ...wire.ids import PeerId
 from ...wire.swarm import PROTOCOL
 from ..link import PeerHint
 from ..net.connection import Connection
-from ..net.errors import NetError
+from ..net.errors import NetError, StreamRefused
 from .waiting import STALL_SECONDS, Kind, Reason
 
 if TYPE_CHECKING:
@@ -48,13 +48,15 @@ class Seeker:
         self._limit = trio.CapacityLimiter(TRIES_AT_ONCE)
         self._trying: set[PeerId] = set()
         self._opening: set[PeerId] = set()
+        self._aside: set[PeerId] = set()
         self._named_trying: dict[PeerHint, None] = {}
         self._providers: dict[PeerId, tuple[Multiaddr, ...]] = {}
         self._kick = trio.Event()
+        self._sooner = False
         self._replanned_at: float | None = None  # during this stall
         self._nursery: trio.Nursery | None = None
-        self.failures: dict[str, str] = {}
-        """What went wrong lately, by peer or address, in words."""
+        self.failures: dict[str, Reason] = {}
+        """What went wrong lately, by peer or address."""
         self.searches = 0
         self.searching = False
         self.asked = 0
@@ -81,7 +83,7 @@ class Seeker:
     @property
     def dialling(self) -> int:
         """Peers that are being tried."""
-        return len(self._trying | self._opening) + len(self._named_trying)
+        return len(self._trying - self._aside) + len(self._named_trying)
 
     async def run(self) -> None:
         """Look for peers until cancelled."""
@@ -100,7 +102,7 @@ class Seeker:
     def connected(self, connection: Connection) -> None:
         """Ask a connected peer that speaks the swarm protocol whether it has the content."""
         if connection.speaks(PROTOCOL):
-            self._try(connection.peer_id, ())
+            self._try(connection.peer_id, (), aside=True)
 
     async def _seek(self) -> None:
         """Search the DHT again and again; each provider is used as it is found.
@@ -141,11 +143,17 @@ class Seeker:
         """Wait 60 s, but only 15 s when nothing flows, and not at all when a stall begins."""
         started = trio.current_time()
         waited, kick = 0.0, self._kick
-        while waited < (SEEK_SECONDS if self._flows else SEEK_IDLE_SECONDS):
+        while not self._sooner and waited < (SEEK_SECONDS if self._flows else SEEK_IDLE_SECONDS):
             with trio.move_on_after(1.0):
                 await kick.wait()
-                return
             waited = trio.current_time() - started
+        self._sooner = False
+
+    def look_again(self) -> None:
+        """Search at once, or again behind the search under way, and try those named."""
+        self._sooner = True
+        kick, self._kick = self._kick, trio.Event()
+        kick.set()
 
     async def _watch(self) -> None:
         """Plan anew whenever nothing has been verified for 10 s."""
@@ -177,8 +185,7 @@ class Seeker:
             )
             for peer, addrs in self._providers.items():
                 host.dials.clear([*addrs, *host.peerstore.addrs(peer)])
-            kick, self._kick = self._kick, trio.Event()
-            kick.set()
+            self.look_again()
         for peer, addrs in self._providers.items():
             self._try(peer, addrs)
 
@@ -188,8 +195,11 @@ class Seeker:
             self._fetch.swarm.links
         )
 
-    def _try(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> None:
+    def _try(self, peer: PeerId, addrs: Iterable[Multiaddr], *, aside: bool = False) -> None:
+        """Link with a peer in a task of its own; `aside`: nobody said that it has the content."""
         swarm = self._fetch.swarm
+        if not aside:
+            self._aside.discard(peer)
         if (
             self._nursery is None
             or peer in self._trying
@@ -200,6 +210,8 @@ class Seeker:
         ):
             return
         self._trying.add(peer)
+        if aside:
+            self._aside.add(peer)
         self._nursery.start_soon(self._link, peer, tuple(addrs))
 
     async def _link(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> None:
@@ -208,9 +220,11 @@ class Seeker:
                 connection = await self._transfers.host.connect(peer, addrs)
                 await self._open(connection)
         except (NetError, PeerFault) as error:
-            self._failed(str(peer), str(error))
+            if peer not in self._aside:
+                self._failed(str(peer), error)
         finally:
             self._trying.discard(peer)
+            self._aside.discard(peer)
 
     async def _open(self, connection: Connection) -> None:
         # Of two streams opened at once each side might keep another one.
@@ -239,24 +253,26 @@ class Seeker:
                     await self._open(connection)
                     self.failures.pop(name, None)
                 except (NetError, PeerFault) as error:
-                    self._failed(name, str(error))
+                    self._failed(name, error)
                 finally:
                     del self._named_trying[hint]
             with trio.move_on_after(NAMED_SECONDS):
                 await self._kick.wait()
 
-    def _failed(self, name: str, why: str) -> None:
+    def _failed(self, name: str, error: NetError | PeerFault) -> None:
+        kind = Kind.NO_PROVIDER if isinstance(error, StreamRefused) else Kind.UNREACHABLE
         self.failures.pop(name, None)
-        self.failures[name] = why
+        self.failures[name] = Reason(kind, str(error))
         while len(self.failures) > MAX_TRIED:
             del self.failures[next(iter(self.failures))]
 
     def why(self) -> Reason:
         """Say why there is no peer."""
-        if self._opening:
-            return Reason(Kind.GREETING, f"greeting {_peers(len(self._opening))}")
+        greeting = len(self._opening - self._aside)
+        if greeting:
+            return Reason(Kind.GREETING, f"greeting {_peers(greeting)}")
         named = {hint if isinstance(hint, PeerId) else peer_of(hint) for hint in self._named_trying}
-        tried = self._trying | {peer for peer in named if peer is not None}
+        tried = self._trying - self._aside | {peer for peer in named if peer is not None}
         securing = sum(peer in self._transfers.host.securing for peer in tried)
         if securing:
             return Reason(Kind.CONNECTING, f"connecting to {_peers(securing)}")
@@ -264,11 +280,12 @@ class Seeker:
             return Reason(Kind.DIALLING, f"dialling {_peers(self.dialling)}")
         asked = f"no provider found ({self.asked} nodes asked)"
         if self.failures:
-            why = next(reversed(self.failures.values()))
+            last = next(reversed(self.failures.values()))
             more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
-            none = f"; {asked}" if self.searches and not self.searching and not self.found else ""
-            return Reason(Kind.UNREACHABLE, f"{why}{more}{none}")
-        if self.searching or not self.searches:
+            searched = self.searches > self.searching
+            none = f"; {asked}" if searched and not self.found else ""
+            return Reason(last.kind, f"{last.text}{more}{none}")
+        if not self.searches or (self.searching and self.searches == 1):
             return Reason(Kind.SEARCHING, "looking for providers in the DHT")
         return Reason(Kind.NO_PROVIDER, f"{asked}: {self.nothing}" if self.nothing else asked)
 

@@ -283,6 +283,11 @@ class Transfers:
             with trio.CancelScope(shield=True):
                 await self.blocking(self.store.peers.add_totals, amounts, now)
 
+    def look_again(self) -> None:
+        """Search for providers at once: there is somebody to ask now."""
+        for _, seeker in self.fetches.values():
+            seeker.look_again()
+
     def stop_fetch(self, copy_id: int) -> Fetch | None:
         """Stop a fetch; what it has is kept."""
         running = self.fetches.get(copy_id)

@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -45,9 +46,12 @@ DATA = Path("/data")
 class Machine:
     """A place in the world with a disk of its own, and the node that runs there."""
 
-    def __init__(self, world: World, name: str, capacity: int | None = None) -> None:
+    def __init__(
+        self, world: World, name: str, capacity: int | None = None, **settings: Any
+    ) -> None:
         self.world = world
         self.name = name
+        self.settings = {"dht": "client", "listen": LISTEN, **settings}
         self.disk = MemoryDisk(capacity)
         self.disk.folder(DATA, 0o700)
         self.disk.folder(HOME, 0o700)
@@ -63,7 +67,7 @@ class Machine:
 
     async def _run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         environment = self.world.environment(self.name, disk=self.disk)
-        config = Config(listen=LISTEN, dht="client")
+        config = Config(**self.settings)
         try:
             async with Node(
                 HOME, config=config, purpose="up", control=False, environment=environment
@@ -240,13 +244,16 @@ class Puppet:
         assert isinstance(body, Hello)
         return wire
 
-    def behave(self, root: Cid, behaviour: Callable[[Wire], Awaitable[None]]) -> None:
-        """Do this with whoever opens a stream, once it was greeted."""
+    def behave(
+        self, root: Cid, behaviour: Callable[[Wire], Awaitable[None]], *, delay: float = 0.0
+    ) -> None:
+        """Do this with whoever opens a stream, once it was greeted (after a delay)."""
 
         async def greeted(stream: Stream) -> None:
             wire = Wire(stream)
             with suppress(EOFError, trio.BrokenResourceError):
                 await wire.receive()
+                await trio.sleep(delay)
                 await wire.send(wire.greeting(root))
                 await behaviour(wire)
                 await trio.sleep_forever()
@@ -276,8 +283,8 @@ Start = Callable[..., Awaitable[Machine]]
 async def start(world: World) -> Start:
     """Start machines by name: `await start("alice")`."""
 
-    async def start_machine(name: str, capacity: int | None = None) -> Machine:
-        machine = Machine(world, name, capacity)
+    async def start_machine(name: str, capacity: int | None = None, **settings: Any) -> Machine:
+        machine = Machine(world, name, capacity, **settings)
         await machine.start()
         return machine
 
