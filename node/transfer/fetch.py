@@ -289,7 +289,7 @@ class Fetch:
         """Ask every peer for more, those first who are asked for least and have given least."""
 
         def load(link: Link) -> tuple[int, int]:
-            return link.source.outstanding, self._sources.get(str(link.peer), (0, 0))[0]
+            return link.source.outstanding, self._sources.get(link.source.name, (0, 0))[0]
 
         links = [link for link in self.swarm.links.values() if link.source.bits.told]
         for link in sorted(links, key=load):
@@ -348,8 +348,8 @@ class Fetch:
         self._progress_at = trio.current_time()
         self._rate.add(length, self._progress_at)
         if link is not None:
-            count, pieces = self._sources.get(str(link.peer), (0, 0))
-            self._sources[str(link.peer)] = (count + length, pieces + 1)
+            count, pieces = self._sources.get(link.source.name, (0, 0))
+            self._sources[link.source.name] = (count + length, pieces + 1)
 
     def wrong(self, link: Link, piece: int, length: int) -> None:
         """A piece was wrong: its sender gives us nothing of this content for a day."""
@@ -357,13 +357,13 @@ class Fetch:
         if not self.engine.held[piece]:
             self.engine.failed(piece)
         self.wasted += length
-        self.last_bad = str(link.peer)
+        self.last_bad = link.source.name
         self.banned.add(link.peer)
         self.transfers.ban(link.peer, self.cid, BAN_SECONDS, f"piece {piece} was wrong")
 
     def wrong_node(self, link: Link, fault: PeerFault) -> None:
         """An index node was wrong: as for a piece."""
-        self.last_bad = str(link.peer)
+        self.last_bad = link.source.name
         self.banned.add(link.peer)
         self.transfers.ban(link.peer, self.cid, BAN_SECONDS, "an index node was wrong")
         self.transfers.blame(link, self.cid, fault)
