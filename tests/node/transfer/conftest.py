@@ -47,12 +47,17 @@ class Machine:
     """A place in the world with a disk of its own, and the node that runs there."""
 
     def __init__(
-        self, world: World, name: str, capacity: int | None = None, **settings: Any
+        self,
+        world: World,
+        name: str,
+        capacity: int | None = None,
+        disk: MemoryDisk | None = None,
+        **settings: Any,
     ) -> None:
         self.world = world
         self.name = name
         self.settings = {"dht": "client", "listen": LISTEN, **settings}
-        self.disk = MemoryDisk(capacity)
+        self.disk = disk or MemoryDisk(capacity)
         self.disk.folder(DATA, 0o700)
         self.disk.folder(HOME, 0o700)
         self.node: Node
