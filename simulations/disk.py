@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ..storage.filesystem import DiskFile, FileKind, FileStat, Folder
 
@@ -54,7 +54,8 @@ class MemoryDisk:
     Attributes:
         capacity: Bytes that fit; None = no end.
         on_operation: Called before each operation with its name (`pwrite`, `fdatasync`, `rename`,
-            ...) and the file's name; what it raises (an OSError) is the operation's outcome.
+            ...) and the file's name, and before each statement of a database (`sql` and the
+            statement); what it raises (an OSError, or an error of sqlite3) is the outcome.
         bytes_per_second: For `delay`; None = infinitely fast.
         delay: Seconds that the operations so far would have taken; whoever models a slow disk
             waits for them and sets it to 0.
@@ -118,8 +119,14 @@ class MemoryDisk:
         if not kept:
             kept.append(sqlite3.connect(name, uri=True, check_same_thread=False))
         connection = sqlite3.connect(
-            name, uri=True, isolation_level=None, check_same_thread=False, timeout=0.0
+            name,
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=0.0,
+            factory=_Watched,
         )
+        connection.disk = self
         kept.append(connection)
         return connection
 
@@ -142,12 +149,51 @@ class MemoryDisk:
         for node in self._nodes():
             node.locked_by = None
             if node.kind is FileKind.FILE:
-                node.data = bytearray(node.durable)
-                for offset, data in node.writes:
-                    if chance is not None and chance.random() < 0.5:
-                        self._patch(node, data[: int(len(data) * chance.random())], offset)
+                node.data = self._after_cut(node, chance)
                 node.durable, node.writes = bytes(node.data), []
             node.names = dict(node.durable_names)
+
+    def after_power_cut(self, chance: Chance | None = None) -> MemoryDisk:
+        """Return the disk that a power cut now would leave; this one goes on (see `crash`)."""
+        other = MemoryDisk(self.capacity, self.ignore_case)
+        copied: dict[int, _Node] = {}
+        other._root = other._durable_copy(self._root, chance, copied)
+        other._inodes = itertools.count(max(copied) + 1)
+        other._ticks = itertools.count(next(self._ticks))
+        for path, connections in self._databases.items():
+            if connections:
+                connection = other.connect_database(path)
+                connections[0].backup(connection)
+                other._databases[path].remove(connection)
+                connection.close()
+        return other
+
+    def _durable_copy(self, node: _Node, chance: Chance | None, copied: dict[int, _Node]) -> _Node:
+        if node.inode in copied:
+            return copied[node.inode]
+        copy = copied[node.inode] = _Node(node.inode, node.kind, node.mtime, node.ctime)
+        copy.target = node.target
+        copy.data = self._after_cut(node, chance)
+        copy.durable = bytes(copy.data)
+        for name, child in node.durable_names.items():
+            copy.names[name] = self._durable_copy(child, chance, copied)
+        copy.durable_names = dict(copy.names)
+        return copy
+
+    def _after_cut(self, node: _Node, chance: Chance | None) -> bytearray:
+        """Return what is left of a file: what is durable, and perhaps parts of newer writes."""
+        data = bytearray(node.durable)
+        for offset, written in node.writes:
+            if chance is not None and chance.random() < 0.5:
+                self._patch(data, written[: int(len(written) * chance.random())], offset)
+        return data
+
+    def drop_unsynced(self) -> None:
+        """Forget what was not synced, as Linux does with pages that it could not write."""
+        for node in self._nodes():
+            if node.kind is FileKind.FILE:
+                node.data[:] = node.durable[: len(node.data)].ljust(len(node.data), b"\0")
+                node.writes = []
 
     def used(self) -> int:
         """Return the bytes of all files."""
@@ -176,17 +222,17 @@ class MemoryDisk:
         if self.capacity is not None:
             room = self.capacity - self.used() + len(node.data) - offset
         kept = data[: max(0, room)]
-        self._patch(node, kept, offset)
+        self._patch(node.data, kept, offset)
         node.writes.append((offset, kept))
         node.mtime = node.ctime = next(self._ticks)
         if len(kept) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @staticmethod
-    def _patch(node: _Node, data: bytes, offset: int) -> None:
-        if data and len(node.data) < offset:
-            node.data.extend(bytes(offset - len(node.data)))
-        node.data[offset : offset + len(data)] = data
+    def _patch(into: bytearray, data: bytes, offset: int) -> None:
+        if data and len(into) < offset:
+            into.extend(bytes(offset - len(into)))
+        into[offset : offset + len(data)] = data
 
     def touch(self, node: _Node) -> None:
         """Set the time of the last change."""
@@ -229,6 +275,22 @@ def settle(node: _Node) -> None:
     """Make what a node holds durable."""
     node.durable, node.writes = bytes(node.data), []
     node.durable_names = dict(node.names)
+
+
+class _Watched(sqlite3.Connection):
+    """A connection whose statements can be made to fail."""
+
+    disk: MemoryDisk | None = None
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if self.disk is not None and self.disk.on_operation is not None:
+            self.disk.on_operation("sql", sql)
+        return super().execute(sql, *values)
+
+    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if self.disk is not None and self.disk.on_operation is not None:
+            self.disk.on_operation("sql", sql)
+        return super().executemany(sql, *values)
 
 
 class MemoryFile:
