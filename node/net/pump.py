@@ -26,8 +26,8 @@ IDLE_BUFFER = 8 * 1024
 """Ciphertext buffer of a connection on which little comes."""
 
 LARGE_READ = 1 << 19
-"""Bytes asked from the socket at once while more comes than fits the small buffer: a pass over so many,
-hashing included, takes about 2 ms, and the rest of the node waits for it."""
+"""Bytes asked from the socket at once while more comes than fits the small buffer: a pass over so
+many, hashing included, takes about 2 ms, and the rest of the node waits for it."""
 
 MIDDLE_READ = 64 * 1024
 MAX_LARGE = 32
