@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from multiaddr import Multiaddr
 
 from ..dht.providers import SavedRecord
+from ..storage.errors import StorageError
 from ..storage.model import AnnouncementRow, ProviderRow, RememberedPeer
 from ..wire.addresses import multiaddr_from_bytes
 from ..wire.errors import PeerFault
 from ..wire.ids import PeerId
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MAX_REMEMBERED = 256
 """Peers remembered for rejoining: those of the table first, then the last seen."""
@@ -84,6 +88,54 @@ class ShortMemory:
     def drop_announcement(self, multihash: bytes) -> None:
         """As in DhtMemory."""
         self._announcements.pop(multihash, None)
+
+
+class CarefulMemory:
+    """A memory that may fail: what cannot be written down now is at the next time.
+
+    Args:
+        memory: Where things are written down.
+        trouble: Told of an error; nothing else comes of it.
+    """
+
+    def __init__(self, memory: DhtMemory, trouble: Callable[[StorageError], None]) -> None:
+        self._memory = memory
+        self._trouble = trouble
+
+    def peers(self, protocol: str) -> list[RememberedPeer]:
+        """As in DhtMemory."""
+        return self._try(self._memory.peers, protocol) or []
+
+    def save_peers(self, protocol: str, peers: Iterable[RememberedPeer]) -> None:
+        """As in DhtMemory."""
+        self._try(self._memory.save_peers, protocol, peers)
+
+    def providers(self) -> list[ProviderRow]:
+        """As in DhtMemory."""
+        return self._try(self._memory.providers) or []
+
+    def save_providers(self, rows: Iterable[ProviderRow]) -> None:
+        """As in DhtMemory."""
+        self._try(self._memory.save_providers, rows)
+
+    def announcements(self) -> list[AnnouncementRow]:
+        """As in DhtMemory."""
+        return self._try(self._memory.announcements) or []
+
+    def save_announcements(self, rows: Iterable[AnnouncementRow]) -> None:
+        """As in DhtMemory."""
+        self._try(self._memory.save_announcements, rows)
+
+    def drop_announcement(self, multihash: bytes) -> None:
+        """As in DhtMemory."""
+        self._try(self._memory.drop_announcement, multihash)
+
+    def _try(self, function: Callable[[*Ts], T], *args: *Ts) -> T | None:
+        try:
+            return function(*args)
+        except StorageError as error:
+            self._trouble(error)
+            return None
 
 
 def read_peer(row: RememberedPeer) -> tuple[PeerId, tuple[Multiaddr, ...]] | None:

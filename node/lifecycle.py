@@ -19,6 +19,7 @@ from typing import Self, TypeVar, TypeVarTuple
 import trio
 from multiaddr import Multiaddr
 
+from ..storage.errors import StorageError
 from ..storage.home import Home, default_home
 from ..storage.model import CopyState, tag_text
 from ..storage.store import Store
@@ -37,6 +38,7 @@ from .events import (
     Notice,
 )
 from .find import AMINO_PROTOCOL, Dht, DhtConfig
+from .find_memory import CarefulMemory
 from .find_walk import ProviderSearch
 from .link import PeerHint, parse_peers
 from .net.connection import Connection
@@ -170,7 +172,7 @@ class Lifecycle:
             self.environment,
             self.host,
             DhtConfig(config.dht_protocol, "server" if server else "client"),
-            self.store.dht,
+            CarefulMemory(self.store.dht, self._keep_problem),
         )
         self.transfers = Transfers(
             self.environment,
@@ -281,6 +283,11 @@ class Lifecycle:
         """Tell the node's owner something that stops nothing."""
         self.problems.append(text)
         self._publish(Notice(text))
+
+    def _keep_problem(self, error: StorageError) -> None:
+        """Remember an error of a worker thread; those who listen already are not told."""
+        if str(error) not in self.problems:
+            self.problems.append(str(error))
 
     def remark(self, text: str) -> None:
         """Tell those who listen now something that need not be kept."""

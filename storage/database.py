@@ -256,9 +256,12 @@ def _in_words(error: sqlite3.DatabaseError) -> StorageError | None:
         case sqlite3.SQLITE_FULL:
             return DiskFull("no room for the database in the home folder: make room")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN as code:
-            return DiskFault(f"the database cannot be used (code {code}): {error}")
+            return DiskFault(
+                f"the database in the home folder cannot be used (code {code}, {error}): look "
+                "after that disk, then try again"
+            )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return HomeBusy("another program uses the database of this home")
+            return HomeBusy("another program uses the database of this home: close it, try again")
         case _:
             return None
 

@@ -41,6 +41,9 @@ BLOCK: Final = 4096
 _DIRECT: Final[int] = getattr(os, "O_DIRECT", 0) if sys.platform == "linux" else 0
 _DIRECT_FLAGS: Final = os.O_WRONLY | os.O_CLOEXEC | _DIRECT
 
+BUSY_SECONDS: Final = 5.0
+"""A database that another program (a backup, say) has locked is waited for so long."""
+
 MAX_IOV: Final = 1024
 """Buffers that one preadv takes (IOV_MAX of Linux and macOS)."""
 
@@ -282,7 +285,9 @@ class RealDisk:
 
     def connect_database(self, path: Path) -> sqlite3.Connection:
         """As `Disk.connect_database`."""
-        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.0)
+        return sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=BUSY_SECONDS
+        )
 
 
 def file_stat(found: os.stat_result) -> FileStat:

@@ -73,4 +73,8 @@ def storage_error(error: OSError, doing: str) -> StorageError:
         return FileMissing(f"{doing}: it does not exist")
     if error.errno == errno.EEXIST:
         return DestinationExists(f"{doing}: something is there already")
+    if error.errno == errno.EROFS:
+        return DiskFault(f"{doing}: the disk is read-only; see why, or choose another place")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DiskFault(f"{doing}: too many open files; raise the limit (ulimit -n) and try again")
     return DiskFault(f"{doing}: {error.strerror or error}")

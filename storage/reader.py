@@ -6,6 +6,7 @@ changed or missing is marked in the store at once, so that it is claimed no more
 
 from __future__ import annotations
 
+import errno
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,16 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from .copies import signed_stat
-from .errors import FileChanged, FileMissing
+from .errors import FileChanged, FileMissing, storage_error
 from .filesystem import DiskFile, FileStat
 from .model import Copy, PieceTable
 from .tree import Tree
 
 if TYPE_CHECKING:
     from .store import Store
+
+_NOT_THE_FILES_FAULT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of opening that say nothing about the file."""
 
 MAX_OPEN_FILES: Final = 256
 """Files that all readers of a store keep open together."""
@@ -73,6 +77,7 @@ class CopyReader:
         Raises:
             FileMissing: It is gone or cannot be opened; it has been marked.
             FileChanged: It is not the file that was hashed; it has been marked.
+            StorageError: There is no telling now: too many open files, or the database fails.
             KeyError: There is no such copy, or it has no such file.
         """
         if (known := self._store.open_files.get(self._id, ordinal)) is not None:
@@ -86,6 +91,8 @@ class CopyReader:
         try:
             file = self._tree_at(copy.place).open(path)
         except OSError as error:
+            if error.errno in _NOT_THE_FILES_FAULT:
+                raise storage_error(error, f"opening {copy.place / path}") from error
             self.mark_changed(ordinal)
             raise FileMissing(f"{copy.place / path}: {error.strerror}") from error
         unchanged = _always

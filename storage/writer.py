@@ -90,7 +90,11 @@ class CopyWriter:
         self.check_room()
 
     def check_room(self) -> None:
-        """Raise DiskFull if what is still to be fetched does not fit, as far as that is known."""
+        """Raise DiskFull if what is still to be fetched does not fit, as far as that is known.
+
+        The database may lie on another disk, and needs room, too.
+        """
+        self._store.copy_rows.probe(self._copy.id)
         content = self._store.content(self._copy.cid)
         if content is None or not content.size or not content.pieces:
             return

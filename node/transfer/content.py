@@ -15,7 +15,7 @@ import trio
 from bitarray import bitarray
 from bitarray.util import zeros
 
-from ...storage.errors import StorageError
+from ...storage.errors import FileChanged, FileMissing, StorageError
 from ...storage.model import PIECES_PER_BLOCK, UNKNOWN_LENGTH, Copy, MissingNodes, PieceTable
 from ...storage.reader import CopyReader
 from ...wire.errors import ContentRefused, PeerFault
@@ -288,8 +288,11 @@ class ContentSwarm:
         if opened is None:
             try:
                 opened = await self.transfers.blocking(holding.reader.file, ordinal)
-            except (StorageError, KeyError):
+            except (FileMissing, FileChanged, KeyError):
                 await self._changed(copy_id, ordinal)
+                return None
+            except StorageError as error:  # the file may be as it was
+                self.transfers.trouble(error)
                 return None
         file, unchanged = opened
         if not unchanged():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import trio
 
+from ...storage.errors import StorageError
 from ...storage.finish import Links
 from ...storage.model import Copy
 from ...storage.store import Store
@@ -93,6 +94,7 @@ class Transfers:
         self._lane = lane
         self._io = trio.CapacityLimiter(IO_THREADS)
         self._nursery: trio.Nursery | None = None
+        self._last_trouble = ""
         self._scopes: dict[int, trio.CancelScope] = {}
 
     async def blocking(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -106,7 +108,21 @@ class Transfers:
     def later(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Do something soon, in a task of its own."""
         if self._nursery is not None:
-            self._nursery.start_soon(function, *args)
+            self._nursery.start_soon(self._try, function, *args)
+
+    async def _try(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Do something; that the store fails ends it, and nothing else."""
+        try:
+            await function(*args)
+        except StorageError as error:
+            self.trouble(error)
+
+    def trouble(self, error: StorageError) -> None:
+        """Say that the store failed, the same thing once."""
+        text = str(error)
+        if text != self._last_trouble:
+            self._last_trouble = text
+            self.notice(text)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve and fetch until cancelled."""
@@ -180,6 +196,13 @@ class Transfers:
     async def _inbound(self, stream: Stream) -> None:
         """Greet a peer that opened a stream, and serve it."""
         link = Link(stream, None)
+        try:
+            await self._greet(link)
+        except StorageError as error:
+            self.trouble(error)
+            link.reset("the store failed")
+
+    async def _greet(self, link: Link) -> None:
         with trio.move_on_after(GREETING_SECONDS):
             await link.first.wait()
         theirs = link.theirs
@@ -209,7 +232,11 @@ class Transfers:
     async def _serve(self, swarm: ContentSwarm, link: Link) -> None:
         # When the link has ended, whoever needs to know was told so.
         with suppress(NetError, trio.BrokenResourceError, trio.ClosedResourceError):
-            await swarm.serve(link)
+            try:
+                await swarm.serve(link)
+            except StorageError as error:
+                self.trouble(error)
+                link.reset("the store failed")
 
     def close_link(self, link: Link) -> None:
         """End a link properly."""
@@ -272,7 +299,7 @@ class Transfers:
                 self.notice(f"the fetch to {fetch.copy.path} ended: {fetch.failure}")
             if not self.fetches:
                 self.pool.shrink()
-            await self._remember_totals(fetch)
+            await self._try(self._remember_totals, fetch)
 
     async def _remember_totals(self, fetch: Fetch) -> None:
         amounts = [
