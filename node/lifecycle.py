@@ -44,6 +44,7 @@ from .link import PeerHint, parse_peers
 from .net.connection import Connection
 from .net.errors import NetError, Unreachable
 from .net.host import Host, HostConfig
+from .rehash import rehash_lost
 from .transfer.transfers import Transfers
 
 T = TypeVar("T")
@@ -235,6 +236,7 @@ class Lifecycle:
         ]
         await self.dht.announce_soon(keys, again=True)
         await self._look_after_copies()
+        await rehash_lost(self)
 
     async def _look_after_copies(self) -> None:
         """Compare every finished copy's files with what was recorded, and say what is missing."""

@@ -110,7 +110,7 @@ async def _hash(node: Node, path: Path, options: ShareOptions, teller: Teller) -
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell)
-        nursery.start_soon(_stop_when_cancelled, stop)
+        nursery.start_soon(stop_when_cancelled, stop)
         try:
             imported = await node.environment.run_blocking(work)
         except ImportCancelled:
@@ -120,7 +120,7 @@ async def _hash(node: Node, path: Path, options: ShareOptions, teller: Teller) -
     return imported
 
 
-async def _stop_when_cancelled(stop: ThreadEvent) -> None:
+async def stop_when_cancelled(stop: ThreadEvent) -> None:
     """Tell the hashing thread to end when we are cancelled."""
     try:
         await trio.sleep_forever()
