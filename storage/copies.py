@@ -32,6 +32,7 @@ _COPY: Final = (
     "SELECT copies.id, contents.cid, path, state, reason, recheck, tag FROM copies "
     "JOIN contents ON contents.id = copies.content"
 )
+_INSERT: Final = "INSERT INTO copies (content, path, state, added, tag) VALUES (?, ?, ?, ?, ?)"
 _UNFINISHED: Final = (CopyState.FETCHING.value, CopyState.PAUSED.value)
 
 
@@ -77,15 +78,17 @@ class Copies:
     def insert(self, cid: Cid, path: Path, state: CopyState, now: float) -> Copy:
         """Add a copy, to the database and then to the journal."""
         with self._db.transaction():
-            copy_id = self._db.insert(
-                "INSERT INTO copies (content, path, state, added, tag) VALUES (?, ?, ?, ?, ?)",
-                (self._index.row_id(cid), os.fsencode(path), state.value, now, self.tag()),
-            )
-        copy = self._known(copy_id)
+            row = (self._index.row_id(cid), os.fsencode(path), state.value, now, self.tag())
+            while True:
+                copy = self._known(self._db.insert(_INSERT, row))
+                if copy.finished or self._kind(copy.place) is None:
+                    break
+                # A working path of a copy that the database and the journal have lost.
+                self._db.run("DELETE FROM copies WHERE id = ?", (copy.id,))
         try:
             self._journal.added(copy, now)
         except StorageError:
-            self.delete(copy_id)
+            self.delete(copy.id)
             raise
         return copy
 
@@ -217,6 +220,10 @@ class Copies:
         """Make a commit that changes nothing, to see whether there is room for one."""
         with self._db.transaction():
             self._db.run("UPDATE copies SET state = state WHERE id = ?", (copy_id,))
+
+    def ask_recheck(self, copy_id: int) -> None:
+        """Say that what an unfinished copy's working path holds is to be hashed."""
+        self._db.run("UPDATE copies SET recheck = 1 WHERE id = ?", (copy_id,))
 
     def delete(self, copy_id: int) -> None:
         """Forget a copy: in the journal, then in the database."""

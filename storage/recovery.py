@@ -16,7 +16,7 @@ from ..wire.ids import Cid
 from .copies import signed_stat
 from .database import DATABASE_NAME, Connection, open_database
 from .errors import Damaged, disk_errors
-from .filesystem import Disk, Folder
+from .filesystem import Disk, FileKind, Folder
 from .model import Copy, CopyState
 
 if TYPE_CHECKING:
@@ -137,6 +137,14 @@ def _recover_lost(store: Store, known: set[int]) -> list[str]:
     ]
 
 
+def _is_empty(store: Store, place: Path) -> bool:
+    with disk_errors(f"looking at {place}"):
+        found = store.disk.stat(place)
+        if found.kind is FileKind.FOLDER:
+            return not store.disk.folder(place).names()
+    return found.size == 0
+
+
 def _exists(store: Store, path: Path) -> bool:
     try:
         store.disk.stat(path)
@@ -150,13 +158,31 @@ def _check_places(store: Store, copies: Iterable[Copy]) -> list[str]:
     problems: list[str] = []
     for copy in copies:
         if not copy.finished:
-            problems += check_unfinished(store, copy)
+            problems += _ask_recheck(store, copy) or check_unfinished(store, copy)
         elif not store.copy_rows.check_root(copy) and copy.state is not CopyState.DEGRADED:
             problems.append(
                 f"{copy.path} is gone: it is not served; if it comes back, it is again after a "
                 f"restart, and shoal rm {copy.cid} forgets it"
             )
     return problems
+
+
+def _ask_recheck(store: Store, copy: Copy) -> list[str]:
+    """Have a working path hashed that the database does not remember to have made.
+
+    It remembers before anything is written there, so its last changes were lost (its -wal file).
+    Only a name with the home's tag is trusted so far, and only at start.
+    """
+    if (
+        copy.recheck
+        or not copy.tag
+        or store.working_inode(copy.id) is not None
+        or not _exists(store, copy.place)
+        or _is_empty(store, copy.place)
+    ):
+        return []
+    store.copy_rows.ask_recheck(copy.id)
+    return [f"{copy.place} holds more than the database knows: it is hashed again"]
 
 
 def check_unfinished(store: Store, copy: Copy) -> list[str]:

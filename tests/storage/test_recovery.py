@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shoal.storage.disk import RealDisk
-from shoal.storage.errors import Damaged, FileChanged, FileMissing, StorageError
+from shoal.storage.errors import Damaged, FileChanged, FileMissing, HomeBusy, StorageError
 from shoal.storage.model import CopyState, tag_text
 from shoal.storage.reader import CopyReader
 from shoal.storage.store import Store
@@ -220,6 +222,111 @@ def test_paths_need_not_be_text(real_lab: Any, tmp_path: Path, make_content: Any
     copy_id = real_lab.fetch(content, path)
     remove_database(real_lab)
     assert open_again(real_lab).copy(copy_id).path == path
+
+
+ODD_LINES = (
+    '{"event": "finished", "copy": Infinity}',
+    '{"event": "removed", "copy": [1]}',
+    '{"event": "removed", "copy": true}',
+    "[" * 100_000,
+    *(
+        json.dumps({"event": "added", **GOOD, **odd})
+        for GOOD in [{"copy": 9, "cid": "x", "path": "/p", "state": "shared", "time": 1.0}]
+        for odd in (
+            {"copy": 1 << 70}, {"copy": 0}, {"copy": 1.5}, {"path": "relative"}, {"path": "/a\0b"},
+            {"path": "/\ud900"}, {"path": 7}, {"time": float("nan")}, {"time": "1e999"},
+            {"state": "degraded"}, {"state": "?"}, {"tag": "../x"}, {"tag": None},
+        )
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ODD_LINES, ids=range(len(ODD_LINES)))
+def test_no_line_of_the_journal_keeps_a_home_from_opening(
+    real_lab: Any, tmp_path: Path, content: Any, line: str
+) -> None:
+    real_lab.fetch(content, tmp_path / "out")
+    remove_database(real_lab)
+    with (real_lab.home / "copies.jsonl").open("a") as file:
+        file.write(line + "\n")
+    store = open_again(real_lab)
+    assert "1 lines of copies.jsonl cannot be read" in store.problems[0]
+    assert [copy.path for copy in store.copies()] == [tmp_path / "out"]
+
+
+def test_of_two_copies_at_one_place_the_later_counts(
+    real_lab: Any, tmp_path: Path, content: Any
+) -> None:
+    first = real_lab.store.begin_fetch(content.cid, tmp_path / "out", 1.0).id
+    real_lab.store.remove_copy(first)
+    second = real_lab.store.begin_fetch(content.cid, tmp_path / "out", 1.0).id
+    remove_database(real_lab)
+    path = real_lab.home / "copies.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "removed" not in line))
+    assert [copy.id for copy in open_again(real_lab).copies()] == [second]
+    assert [copy.id for copy in open_again(real_lab).copies()] == [second]
+    assert set(real_lab.store.journal.copies) == {second}
+
+
+def test_a_database_older_than_the_journal_is_not_believed(
+    real_lab: Any, tmp_path: Path, content: Any
+) -> None:
+    writer = real_lab.begin(content, tmp_path / "out")
+    real_lab.write(writer, content, [0])
+    real_lab.store.close()
+    old = (real_lab.home / "shoal.db").read_bytes()
+    open_again(real_lab)
+    writer = real_lab.begin(content, tmp_path / "out")
+    real_lab.write(writer, content, [1, 2, 4])
+    writer.finish()
+    remove_database(real_lab)
+    (real_lab.home / "shoal.db").write_bytes(old)
+    (tmp_path / "out" / "b").write_bytes(b"edited since")
+    store = open_again(real_lab)
+    assert any("older than copies.jsonl" in problem for problem in store.problems)
+    (copy,) = store.copies()
+    assert (copy.state, copy.recheck, copy.place) == (CopyState.DEGRADED, True, tmp_path / "out")
+    assert not store.bits(copy.id).any()
+    *_, last = store.verify(copy.id)
+    assert last.bad_files == ("b",)
+    assert store.bits(copy.id).to01() == "10011"
+
+
+def test_bits_that_are_not_those_that_were_written_are_not_believed(
+    real_lab: Any, tmp_path: Path, content: Any
+) -> None:
+    writer = real_lab.begin(content, tmp_path / "out")
+    real_lab.write(writer, content, [0])
+    real_lab.store._connection.run("UPDATE bits SET bits = x'F8'")
+    with pytest.raises(Damaged):
+        real_lab.store.bits(1)
+    store = open_again(real_lab)
+    assert any("moved to" in problem for problem in store.problems)
+    writer = real_lab.begin(content, tmp_path / "out")
+    assert store.bits(1).to01() == "10010"
+
+
+def test_a_database_that_another_program_holds_is_said(
+    real_lab: Any, monkeypatch: pytest.MonkeyPatch, make_content: Any
+) -> None:
+    monkeypatch.setattr("shoal.storage.disk.BUSY_SECONDS", 0.01)
+    real_lab.store.close()
+    store = open_again(real_lab)
+    cid = make_content(b"x").cid
+    other = sqlite3.connect(real_lab.home / "shoal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HomeBusy, match="close it"):
+        store.ensure_content(cid)
+    other.execute("ROLLBACK")
+    store.ensure_content(cid)
+    store.close()
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HomeBusy, match="close it"):
+        open_again(real_lab)
+    other.close()
+    assert open_again(real_lab).problems == []
 
 
 # Working names
