@@ -196,6 +196,8 @@ class Copies:
     def set_state(self, copy_id: int, state: CopyState) -> None:
         """Set what a copy is for."""
         self._db.run("UPDATE copies SET state = ? WHERE id = ?", (state.value, copy_id))
+        if state.value in _UNFINISHED:
+            self._journal.paused(copy_id, state is CopyState.PAUSED)
 
     def finish(self, copy_id: int) -> None:
         """Say that an unfinished copy is in its final place, whole and durable."""

@@ -11,13 +11,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ..wire.ids import Cid
 from .errors import disk_errors
 from .filesystem import DiskFile, Folder
-from .model import Copy, CopyState
+from .model import Announce, Copy, CopyState
 
 JOURNAL_NAME: Final = "copies.jsonl"
 _NEW_NAME: Final = "copies.jsonl.new"
@@ -43,7 +44,7 @@ class JournalCopy:
     cid: str
     path: str
     state: CopyState
-    """SHARED, FETCHING or COMPLETE."""
+    """SHARED, FETCHING, PAUSED or COMPLETE."""
     added: float
     tag: str = ""
     """Part of the working name, see `Copy.tag`."""
@@ -55,6 +56,7 @@ class Journal:
     Attributes:
         copies: The copies that were added and not removed, by id.
         removed: Ids of copies that were removed.
+        announce: How contents of copies are announced, by CID, where it is not the usual way.
         damaged: Lines that could not be read.
         database_damaged: The database was found damaged while it was used, and is to be replaced.
     """
@@ -63,6 +65,7 @@ class Journal:
         self._folder = folder
         self.copies: dict[int, JournalCopy] = {}
         self.removed: set[int] = set()
+        self.announce: dict[str, Announce] = {}  # at most one for each copy
         self.damaged = 0
         self.database_damaged = False
         self._lines = 0
@@ -73,7 +76,7 @@ class Journal:
 
     def added(self, copy: Copy, now: float) -> None:
         """Write down a new copy, or a new state of one."""
-        state = CopyState.FETCHING if not copy.finished else copy.state
+        state = _noted_state(copy.state)
         self._note(
             _added(JournalCopy(copy.id, str(copy.cid), str(copy.path), state, now, copy.tag))
         )
@@ -82,6 +85,20 @@ class Journal:
         """Write down that a fetched copy is in its place."""
         if copy_id in self.copies:
             self._note({"event": "finished", "copy": copy_id})
+
+    def paused(self, copy_id: int, paused: bool) -> None:
+        """Write down that a user paused a fetch, or lets it go on."""
+        known = self.copies.get(copy_id)
+        before, after = CopyState.FETCHING, CopyState.PAUSED
+        if not paused:
+            before, after = after, before
+        if known is not None and known.state is before:
+            self._note({"event": "paused" if paused else "resumed", "copy": copy_id})
+
+    def announced(self, cid: Cid, announce: Announce) -> None:
+        """Write down under which name a content may be announced, if at all."""
+        if self.announce.get(str(cid), Announce.BLINDED) is not announce:
+            self._note({"event": "announce", "cid": str(cid), "as": announce.value})
 
     def drop(self, copy_id: int) -> None:
         """Write down that a copy is ours no more."""
@@ -133,15 +150,29 @@ class Journal:
             case "finished":
                 known = self.copies[_read_id(record)]
                 self.copies[known.id] = replace(known, state=CopyState.COMPLETE)
+            case "paused" | "resumed" as event:
+                known = self.copies[_read_id(record)]
+                state = CopyState.PAUSED if event == "paused" else CopyState.FETCHING
+                self.copies[known.id] = replace(known, state=state)
+            case "announce":
+                announce = Announce(record["as"])
+                self.announce[str(record["cid"])] = announce
+                if announce is Announce.BLINDED:
+                    del self.announce[str(record["cid"])]
             case "removed":
-                self.copies.pop(_read_id(record), None)
+                gone = self.copies.pop(_read_id(record), None)
                 self.removed.add(_read_id(record))
+                if gone is not None and gone.cid in self.announce and not self._has(gone.cid):
+                    del self.announce[gone.cid]
             case "database-damaged":
                 self.database_damaged = True
             case "database-replaced":
                 self.database_damaged = False
             case _:
                 raise KeyError(record["event"])
+
+    def _has(self, cid: str) -> bool:
+        return any(copy.cid == cid for copy in self.copies.values())
 
     def _note(self, record: dict[str, Any]) -> None:
         """Append one record and return once it is durable."""
@@ -163,7 +194,7 @@ class Journal:
             if _NEW_NAME in self._folder.names():
                 self._folder.remove(_NEW_NAME)
             file = self._folder.create(_NEW_NAME, 0o600)
-            data = b"".join(_lines(self.copies.values(), self.removed))
+            data = b"".join(_lines(self.copies.values(), self.removed, self.announce))
             if self.database_damaged:
                 data += _line({"event": "database-damaged"})
             file.pwrite(data, 0)
@@ -174,9 +205,13 @@ class Journal:
         self._file, self._end, self._lines = file, len(data), len(self.copies)
 
 
-def _lines(copies: Iterable[JournalCopy], removed: set[int]) -> Iterable[bytes]:
+def _lines(
+    copies: Iterable[JournalCopy], removed: set[int], announce: Mapping[str, Announce]
+) -> Iterable[bytes]:
     """Return the lines of a fresh journal; the highest id is kept so that none is used twice."""
     yield from (_line(_added(copy)) for copy in copies)
+    for cid, how in announce.items():
+        yield _line({"event": "announce", "cid": cid, "as": how.value})
     if removed:
         yield _line({"event": "removed", "copy": max(removed)})
 
@@ -196,9 +231,13 @@ def _read_added(record: dict[str, Any]) -> JournalCopy:
     if not math.isfinite(added) or _TAG.fullmatch(tag) is None:
         raise ValueError(record)
     state = CopyState(record["state"])
-    if state in (CopyState.PAUSED, CopyState.DEGRADED):  # never written
-        raise ValueError(state)
+    state = _noted_state(state)
     return JournalCopy(_read_id(record), str(record["cid"]), path, state, added, tag)
+
+
+def _noted_state(state: CopyState) -> CopyState:
+    """Return the state to write down: whether files are missing is found out anew."""
+    return CopyState.SHARED if state is CopyState.DEGRADED else state
 
 
 def _added(copy: JournalCopy) -> dict[str, Any]:

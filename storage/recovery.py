@@ -17,7 +17,7 @@ from .copies import signed_stat
 from .database import DATABASE_NAME, Connection, open_database
 from .errors import Damaged, disk_errors
 from .filesystem import Disk, FileKind, Folder
-from .model import Copy, CopyState
+from .model import Announce, Copy, CopyState
 
 if TYPE_CHECKING:
     from .store import Store
@@ -126,7 +126,9 @@ def _recover_lost(store: Store, known: set[int]) -> list[str]:
         state = copy.state
         if not copy.finished and not _exists(store, copy.place) and _exists(store, copy.path):
             state = CopyState.COMPLETE  # it was moved, and that was not yet written down
-        reason = None if state is CopyState.FETCHING else _LOST_REASON
+        unfinished = state in (CopyState.FETCHING, CopyState.PAUSED)
+        reason = None if unfinished else _LOST_REASON
+        store.set_announce(cid, store.journal.announce.get(str(cid), Announce.BLINDED))
         store.copy_rows.insert_known(replace(copy, reason=reason), state, entry.added)
         recovered += 1
     if not recovered:

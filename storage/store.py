@@ -173,6 +173,7 @@ class Store:
     def set_announce(self, cid: Cid, announce: Announce) -> None:
         """Set under which name the DHT is told of a content (a new one: BLINDED)."""
         self._index.set_announce(cid, announce)
+        self.journal.announced(cid, announce)
 
     def add_entries(self, cid: Cid, entries: Iterable[Entry]) -> None:
         """Add entries in the order of their ordinals (one commit); known ordinals are skipped."""

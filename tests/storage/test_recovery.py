@@ -12,7 +12,7 @@ import pytest
 
 from shoal.storage.disk import RealDisk
 from shoal.storage.errors import Damaged, FileChanged, FileMissing, HomeBusy, StorageError
-from shoal.storage.model import CopyState, tag_text
+from shoal.storage.model import Announce, CopyState, tag_text
 from shoal.storage.reader import CopyReader
 from shoal.storage.store import Store
 from shoal.wire.ids import RAW, Cid
@@ -235,7 +235,7 @@ ODD_LINES = (
         for odd in (
             {"copy": 1 << 70}, {"copy": 0}, {"copy": 1.5}, {"path": "relative"}, {"path": "/a\0b"},
             {"path": "/\ud900"}, {"path": 7}, {"time": float("nan")}, {"time": "1e999"},
-            {"state": "degraded"}, {"state": "?"}, {"tag": "../x"}, {"tag": None},
+            {"state": "?"}, {"tag": "../x"}, {"tag": None},
         )
     ),
 )  # fmt: skip
@@ -327,6 +327,60 @@ def test_a_database_that_another_program_holds_is_said(
         open_again(real_lab)
     other.close()
     assert open_again(real_lab).problems == []
+
+
+def test_a_degraded_copy_is_written_into_a_new_journal(
+    real_lab: Any, tmp_path: Path, content: Any
+) -> None:
+    real_lab.fetch(content, tmp_path / "out")
+    (tmp_path / "out" / "a").write_bytes(b"other")
+    assert real_lab.store.check_copy(1)
+    real_lab.store.close()
+    (real_lab.home / "copies.jsonl").unlink()
+    open_again(real_lab)
+    remove_database(real_lab)
+    (copy,) = open_again(real_lab).copies()
+    assert (copy.state, copy.recheck) == (CopyState.DEGRADED, True)
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_what_a_user_decided_outlives_the_database(
+    real_lab: Any,
+    tmp_path: Path,
+    content: Any,
+    make_content: Any,
+    write_tree: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    compact: bool,
+) -> None:
+    write_tree(tmp_path / "mine", TREE)
+    real_lab.share(content, tmp_path / "mine")
+    real_lab.store.set_announce(content.cid, Announce.NONE)
+    public, usual, dropped = (make_content(data) for data in (b"public", b"usual", b"dropped"))
+    for number, (other, how) in enumerate(
+        [(public, Announce.PUBLIC), (usual, Announce.BLINDED), (dropped, Announce.PUBLIC)]
+    ):
+        real_lab.fetch(other, tmp_path / str(number))
+        real_lab.store.set_announce(other.cid, how)
+    real_lab.store.remove_copy(4)
+    for name in ("paused", "resumed", "got again"):
+        copy = real_lab.store.begin_fetch(content.cid, tmp_path / name, 1.0)
+        real_lab.store.pause(copy.id)
+    real_lab.store.resume(6)
+    real_lab.store.begin_fetch(content.cid, tmp_path / "got again", 1.0)
+    if compact:
+        monkeypatch.setattr("shoal.storage.journal.SPARE_LINES", -100)
+        open_again(real_lab).close()
+    remove_database(real_lab)
+    store = open_again(real_lab)
+    assert {c.cid: c.announce for c in store.contents()} == {
+        content.cid: Announce.NONE, public.cid: Announce.PUBLIC, usual.cid: Announce.BLINDED
+    }  # fmt: skip
+    assert [copy.state for copy in store.copies() if not copy.finished] == [
+        CopyState.PAUSED, CopyState.FETCHING, CopyState.FETCHING
+    ]  # fmt: skip
+    real_lab.fetch(dropped, tmp_path / "again")
+    assert store.content(dropped.cid).announce is Announce.BLINDED
 
 
 # Working names
