@@ -7,19 +7,13 @@ that hold everything change no piece's rank and are not counted here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from bitarray import bitarray
-from bitarray.util import zeros
-
-from ..wire.swarm import Range
 
 
 class Availability:
-    """Counts of holders for `pieces` pieces."""
+    """Counts of holders for the pieces of one chunk."""
 
-    def __init__(self, pieces: int) -> None:
-        self._pieces = pieces
+    def __init__(self) -> None:
         self._planes: list[bitarray] = []
 
     def add(self, bits: bitarray) -> None:
@@ -44,28 +38,17 @@ class Availability:
         while self._planes and not self._planes[-1].any():
             self._planes.pop()
 
-    def add_ranges(self, ranges: Iterable[Range]) -> None:
-        """Count one more holder of some ranges, which do not overlap."""
-        self.add(self._mask(ranges))
-
-    def remove_ranges(self, ranges: Iterable[Range]) -> None:
-        """Count one holder less of some ranges, which do not overlap."""
-        self.remove(self._mask(ranges))
-
     def count(self, piece: int) -> int:
         """Return how many holders a piece has."""
         return sum(plane[piece] << number for number, plane in enumerate(self._planes))
 
-    def rarest(self, candidates: bitarray) -> bitarray:
-        """Return those of the candidates with the fewest holders."""
-        for plane in reversed(self._planes):
-            fewer = candidates & ~plane
+    def fewest(self, candidates: bitarray) -> tuple[int, bitarray]:
+        """Return the least number of holders of any candidate, and those that have so many."""
+        least = 0
+        for number in reversed(range(len(self._planes))):
+            fewer = candidates & ~self._planes[number]
             if fewer.any():
                 candidates = fewer
-        return candidates
-
-    def _mask(self, ranges: Iterable[Range]) -> bitarray:
-        mask = zeros(self._pieces)
-        for first, count in ranges:
-            mask[first : first + count] = 1
-        return mask
+            else:
+                least += 1 << number
+        return least, candidates

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .bitfield import PeerBits
+from .peer_bits import PeerBits
 
 FIRST_QUEUE = 2
 """Pieces that a new peer is asked for at once."""
@@ -17,6 +17,9 @@ RATE_MEMORY = 0.8
 
 RATE_SECONDS = 0.25
 """How often it is."""
+
+LATE_SECONDS = 2.0
+"""No request is late sooner; so long is what a peer of unknown rate is taken to need."""
 
 SILENT_SECONDS = 1.0
 SILENT_BYTES = 4 * 65536
@@ -46,6 +49,8 @@ class Source:
     name: str
     """For people and totals: its peer id."""
     bits: PeerBits = field(default_factory=PeerBits)
+    tells_again: bool = False
+    """It answers questions for chunks of its bitfield (feature `bitfield-request`)."""
     choked: bool = False
     runs: dict[int, Run] = field(default_factory=dict)
     queue: int = FIRST_QUEUE
@@ -67,11 +72,10 @@ class Source:
     """It rejects everything: nothing is asked of it before."""
     window_bytes: int = 0
     window_from: float = 0.0
-
-    @property
-    def outstanding(self) -> int:
-        """Pieces asked for and not arrived."""
-        return sum(len(run.left) for run in self.runs.values())
+    outstanding: int = 0
+    """Pieces asked for and not arrived."""
+    chunks_asked: dict[int, float] = field(default_factory=dict)
+    """Chunks of its bitfield that it was asked for again, and when."""
 
     @property
     def live(self) -> bool:
@@ -135,3 +139,11 @@ class Drop:
 
     source: Source
     id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskChunk:
+    """A chunk of its bitfield to be asked of a peer again."""
+
+    source: Source
+    chunk: int

@@ -1,13 +1,14 @@
 """Which pieces may be asked for: their place and hash must be known first.
 
-Piece tables of 1024 pieces are loaded a bounded number at a time, in a random rotation, and dropped
-when their pieces are there. A file's inner nodes are fetched just ahead of its pieces. What another
-copy of ours holds, and what repeats, is copied here instead of fetched.
+Piece tables of 1024 pieces are loaded a bounded number at a time, in the order in which the engine
+wants them, and dropped when their pieces are there or nobody has them. A file's inner nodes are
+fetched just ahead of its pieces. What another copy of ours holds, and what repeats, is copied here
+instead of fetched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -42,6 +43,8 @@ class BlockFeeder:
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
         self._tables: dict[int, PieceTable] = {}
+        self._opened: set[int] = set()  # of the tables: those whose pieces may be asked for
+        self._seen: set[int] = set()  # blocks that were loaded once: what is here is copied
         self._repeats: dict[int, tuple[int, ...]] = {}
         self._searched: set[int] = set()
         self._dead: set[int] = set()  # copies that could not be read
@@ -85,43 +88,44 @@ class BlockFeeder:
             ContentRefused: An inner node has not the profile's shape.
             StorageError: The store failed.
         """
+        engine = self._fetch.engine
+        assert engine is not None
         while True:
             self._again = trio.Event()
-            for block in self._rotation():
-                table = await self._load(block)
-                self._tables[block] = table
-                await self._search_repeats(block)
-                await self._copy_local(block)
-                self._open(table)
-                self._fetch.ask_all()
-                while len(self._tables) >= MAX_BLOCKS:
-                    self._drop_done()
-                    if len(self._tables) >= MAX_BLOCKS:
-                        await trio.sleep(NODE_POLL_SECONDS / 4)
-            await self._again.wait()
+            block = engine.next_block(PIECES_PER_BLOCK, self._opened, self._seen)
+            if block is None:
+                with trio.move_on_after(NODE_POLL_SECONDS):
+                    await self._again.wait()
+                self._drop_done()
+            elif len(self._tables) < MAX_BLOCKS or self._drop_done() or self._drop_idle():
+                await self._take(block)
+            else:
+                await trio.sleep(NODE_POLL_SECONDS / 4)
+
+    async def _take(self, block: int) -> None:
+        """Load a block and let its pieces be asked for, but for what is to be had here."""
+        table = await self._load(block)
+        self._tables[block] = table
+        self._seen.add(block)
+        await self._search_repeats(block)
+        await self._copy_local(block)
+        self._open(table)
+        self._fetch.ask_all()
 
     def lost(self, pieces: Sequence[int]) -> None:
         """Have pieces fetched again that could not be kept, each for itself."""
-        engine = self._fetch.engine
-        assert engine is not None
         for piece in pieces:
             self._repeats.pop(piece, None)
-            engine.ready[piece] = 1
+        for block in {piece // PIECES_PER_BLOCK for piece in pieces} & self._opened:
+            self._open(self._tables[block])
         self._again.set()
 
-    def _rotation(self) -> Iterator[int]:
-        """Yield the blocks with missing pieces, from a random one on."""
-        engine = self._fetch.engine
-        assert engine is not None
-        count = -(-engine.pieces // PIECES_PER_BLOCK)
-        transfers = self._fetch.transfers
-        random = transfers.environment.random.stream(f"blocks {self._fetch.copy.id}")
-        start = random.randrange(count) if count > MAX_BLOCKS else 0
-        for number in range(count):
-            block = (start + number) % count
-            first = block * PIECES_PER_BLOCK
-            if engine.held.find(0, first, min(first + PIECES_PER_BLOCK, engine.pieces)) >= 0:
-                yield block
+    def wanted_more(self) -> None:
+        """Take note that other pieces are wanted than before."""
+        self._seen.clear()
+        for block in list(self._opened):
+            self._open(self._tables[block])
+        self._again.set()
 
     async def _load(self, block: int) -> PieceTable:
         """Return a table, fetching the nodes that it needs."""
@@ -153,22 +157,43 @@ class BlockFeeder:
         """Let the pieces of a table be asked for, but for empty and repeated ones."""
         engine = self._fetch.engine
         assert engine is not None
+        missing = engine.missing(table.first, table.count)
         empty = [
-            table.first + at
-            for at in range(table.count)
-            if table.lengths[at] == 0 and not engine.held[table.first + at]
+            table.first + at for at in range(table.count) if table.lengths[at] == 0 and missing[at]
         ]
         if empty:
             self._fetch.claim_empty(empty)
-        engine.ready[table.first : table.first + table.count] = 1
+        self._opened.add(table.first // PIECES_PER_BLOCK)
+        engine.know(table.first, table.count)
         for piece, group in self._repeats.items():
             if table.first <= piece < table.first + table.count and group[0] != piece:
-                engine.ready[piece] = 0  # comes with the group's first
+                engine.forget(piece, 1)  # comes with the group's first
 
-    def _drop_done(self) -> None:
-        for block, table in list(self._tables.items()):
+    def _drop_done(self) -> bool:
+        """Let go of blocks that are claimed; return whether there is room for more."""
+        for table in list(self._tables.values()):
             if self._fetch.block_saved(table):
-                del self._tables[block]
+                self._drop(table)
+        return len(self._tables) < MAX_BLOCKS
+
+    def _drop_idle(self) -> bool:
+        """Let go of a block that nobody has anything of; return whether there was one."""
+        engine = self._fetch.engine
+        assert engine is not None
+        for block, table in self._tables.items():
+            first, count = table.first, table.count
+            idle = not engine.reachable(first, count) and not engine.under_way(first, count)
+            if idle and block in self._opened and not self._repeats:
+                self._drop(table)
+                return True
+        return False
+
+    def _drop(self, table: PieceTable) -> None:
+        engine = self._fetch.engine
+        assert engine is not None
+        engine.forget(table.first, table.count)
+        del self._tables[table.first // PIECES_PER_BLOCK]
+        self._opened.discard(table.first // PIECES_PER_BLOCK)
 
     # Pieces that need not be fetched
 
@@ -185,7 +210,9 @@ class BlockFeeder:
             return
         self._searched.add(chunk)
         for group in found:
-            missing = tuple(piece for piece in group if not engine.held[piece])
+            missing = tuple(
+                piece for piece in group if engine.wanted[piece] and not engine.held[piece]
+            )
             if len(missing) < 2:
                 continue
             # All their tables must be loaded when the first arrives, to know the places.
@@ -213,9 +240,9 @@ class BlockFeeder:
             return
         reader = CopyReader(store, run.copy)
 
-        def read(first: int, count: int) -> list[tuple[int, memoryview]]:
+        def read(numbers: list[int]) -> list[tuple[int, memoryview]]:
             good = []
-            for number in range(first, first + count):
+            for number in numbers:
                 theirs = run.copy_first + number
                 source = store.piece_table(copy.cid, theirs // PIECES_PER_BLOCK)
                 if isinstance(source, MissingNodes):
@@ -229,10 +256,13 @@ class BlockFeeder:
 
         for start in range(0, run.count, COPY_BATCH):
             count = min(COPY_BATCH, run.count - start)
-            if engine.held.find(0, run.first + start, run.first + start + count) < 0:
+            missing = engine.missing(run.first + start, count)
+            if not missing.any():
                 continue
             try:
-                good = await transfers.blocking_io(read, start, count)
+                good = await transfers.blocking_io(
+                    read, [start + at for at in range(count) if missing[at]]
+                )
             except (ContentRefused, StorageError, KeyError):
                 self._dead.add(run.copy)
                 return

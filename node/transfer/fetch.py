@@ -463,11 +463,12 @@ class Fetch:
         return self.engine is not None and self.engine.over
 
     def block_saved(self, table: PieceTable) -> bool:
-        """Return whether every piece of a block is claimed durably, so that none is lost again."""
+        """Return whether all that is wanted of a block is claimed durably and cannot be lost."""
         assert self.engine is not None
         holding = self.swarm.holdings.get(self.copy.id)
         bits = self.engine.held if holding is None else holding.bits
-        return bits.count(1, table.first, table.first + table.count) == table.count
+        end = table.first + table.count
+        return not (self.engine.wanted[table.first : end] & ~bits[table.first : end]).any()
 
     def snapshot(self) -> Snapshot:
         """Return how far it is."""

@@ -12,15 +12,11 @@ from bitarray.util import zeros
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoal.swarm.download import (
-    DUPLICATE_SHARE,
-    LATE_SECONDS,
-    MAX_QUEUE_BYTES,
-    MAX_REJECTS,
-    REFUSED_SECONDS,
-    Download,
-)
-from shoal.swarm.source import FIRST_QUEUE, Ask, Source
+from shoal.swarm.download import MAX_REJECTS, REFUSED_SECONDS, Download
+from shoal.swarm.endgame import DUPLICATE_SHARE
+from shoal.swarm.picker import Order
+from shoal.swarm.queue import MAX_QUEUE_BYTES
+from shoal.swarm.source import FIRST_QUEUE, LATE_SECONDS, Ask, Source
 from shoal.wire.swarm import Bitfield, BitfieldKind
 
 MIB = 1 << 20
@@ -47,7 +43,7 @@ class Memory:
 
 
 def download(
-    pieces: int, memory: Memory | None = None, size: int = MIB, *, in_order: bool = False
+    pieces: int, memory: Memory | None = None, size: int = MIB, *, order: Order = Order.RAREST
 ) -> Download:
     engine = Download(
         pieces,
@@ -55,10 +51,17 @@ def download(
         random.Random(pieces),
         lambda piece: size,
         memory or Memory(),
-        in_order=in_order,
+        order=order,
         piece_size=size,
     )
-    engine.ready.setall(1)
+    engine.know(0, pieces)
+    return engine
+
+
+def started(engine: Download) -> Download:
+    """Give an engine the first four pieces, which come at random."""
+    for piece in range(4):
+        engine.verified(piece)
     return engine
 
 
@@ -67,7 +70,7 @@ def holder(name: str, held: bitarray | None = None) -> Source:
     source = Source(name)
     source.bits.take(Bitfield(BitfieldKind.ALL if held is None else BitfieldKind.NONE))
     if held is not None:
-        source.bits.size_known(len(held))
+        source.bits.size_known(len(held), range(len(held)))
         source.bits.change([(piece, 1) for piece in held.search(bitarray("1"))], True)
     return source
 
@@ -136,9 +139,7 @@ def test_reserved_bytes_never_exceed_the_budget(
 
 def test_the_rarest_pieces_come_first() -> None:
     engine = download(100)
-    engine.held[:4] = 1  # the first four are taken at random
-    engine._taken[:4] = 1
-    engine.left -= 4
+    started(engine)
     rare = zeros(100)
     rare[50:60] = 1
     everywhere = ~rare
@@ -154,7 +155,7 @@ def test_the_rarest_pieces_come_first() -> None:
 
 
 def test_in_order_means_in_order() -> None:
-    engine = download(50, in_order=True)
+    engine = download(50, order=Order.SEQUENTIAL)
     source = holder("a")
     engine.join(source)
     source.queue = 20
@@ -163,8 +164,7 @@ def test_in_order_means_in_order() -> None:
 
 def test_runs_are_long_and_go_on_where_the_last_one_ended() -> None:
     engine = download(1000)
-    engine.left -= 4
-    engine.held[:4] = engine._taken[:4] = 1
+    started(engine)
     source = holder("a")
     engine.join(source)
     source.queue = 64
@@ -347,9 +347,8 @@ class Swarm:
     def ask_all(self) -> None:
         for source in list(self.engine.sources):
             for ask in self.engine.asks(source, self.now):
-                assert source.bits.bits is not None
                 for piece in pieces_of([ask]):
-                    assert source.bits.bits[piece]
+                    assert source.bits.has(piece)
                     assert not self.engine.held[piece]
                     asked = sum(piece in left for a, left in self.open)
                     assert asked <= 1
@@ -445,8 +444,7 @@ def test_every_schedule_ends_while_a_holder_of_every_piece_stays(
 @pytest.mark.parametrize("size", [1, 4096, 65536])
 def test_small_pieces_come_in_long_requests(size: int) -> None:
     engine = download(20_000, size=size)
-    engine.held[:4] = engine._taken[:4] = 1
-    engine.left -= 4
+    started(engine)
     source = holder("a")
     engine.join(source)
     source.queue = 4000

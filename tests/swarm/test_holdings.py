@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.swarm.availability import Availability
-from shoal.swarm.bitfield import MAX_KEPT_BYTES, PeerBits, chunk_bits, frames_of
+from shoal.swarm.bitfield import chunk_bits, frames_of
 from shoal.swarm.greeting import check_answer, hello, proves
+from shoal.swarm.peer_bits import MAX_KEPT_BYTES, MAX_UNSIZED_CHUNKS, PeerBits
 from shoal.swarm.upload import MAX_WAITING_PIECES, MAX_WAITING_REQUESTS, Upload
 from shoal.wire.errors import PeerFault
 from shoal.wire.ids import Cid
@@ -42,6 +43,10 @@ BITS = st.one_of(
 )
 
 
+WHOLE = range(16)
+"""A window in which all chunks of these contents lie."""
+
+
 def over_the_wire(frame: Bitfield) -> Bitfield:
     data = encode(frame)
     found = decode_prefix(data)
@@ -57,14 +62,17 @@ def test_a_bitfield_arrives_as_it_was_also_before_its_length_is_known(
 ) -> None:
     peer = PeerBits()
     if known_first:
-        peer.size_known(len(bits))
+        peer.size_known(len(bits), WHOLE)
     for frame in frames_of(bits):
         assert not peer.told
         peer.take(over_the_wire(frame))
     assert peer.told
-    peer.size_known(len(bits))
-    assert peer.bits == bits
-    assert peer.everything == bits.all()
+    peer.size_known(len(bits), WHOLE)
+    for chunk in range(3):
+        peer.load(chunk)
+    assert [peer.has(piece) for piece in range(len(bits))] == bits.tolist()
+    # Of runs as long as the content it is not said that they are all.
+    assert not peer.everything or bits.all()
 
 
 @given(BITS)
@@ -88,10 +96,16 @@ def test_any_bytes_for_a_chunk_give_so_many_bits_or_a_fault(
 
 def test_what_is_kept_while_the_length_is_unknown_is_bounded() -> None:
     peer = PeerBits()
-    for chunk in range(MAX_KEPT_BYTES // (8192 + 64)):
-        peer.take(Bitfield(BitfieldKind.RAW, chunk, bytes(8192), more=True))
-    with pytest.raises(PeerFault, match="kept"):
-        peer.take(Bitfield(BitfieldKind.RAW, 60_000, bytes(8192), more=True))
+    raw = bytes([0b10000000]) + bytes(8191)
+    for chunk in range(MAX_KEPT_BYTES // (8192 + 64) + 5):
+        peer.take(Bitfield(BitfieldKind.RAW, chunk, raw, more=True))
+    counted = 100_000
+    with pytest.raises(PeerFault, match="kept"):  # noqa: PT012
+        for counted in range(100_000, 100_000 + MAX_UNSIZED_CHUNKS + 1):
+            peer.take(Bitfield(BitfieldKind.RAW, counted, raw, more=True))
+    assert counted > 100_000 + MAX_UNSIZED_CHUNKS // 2
+    with pytest.raises(PeerFault, match="chunk"):
+        peer.size_known(50_000 * CHUNK_BITS)
     peer = PeerBits()
     for _ in range(MAX_KEPT_BYTES // 64):
         peer.change([(0, 1)], True)
@@ -99,33 +113,89 @@ def test_what_is_kept_while_the_length_is_unknown_is_bounded() -> None:
         peer.change([(0, 1)], True)
 
 
+def test_of_what_is_too_much_to_keep_the_counts_stay() -> None:
+    pieces = 40 * CHUNK_BITS
+    half = bytes([0b01010101]) * (CHUNK_BITS // 8)
+    peer = PeerBits()
+    for chunk in range(40):
+        peer.take(Bitfield(BitfieldKind.RAW, chunk, half, more=chunk < 39))
+    peer.size_known(pieces, {0, 39})
+    peer.load(0)
+    assert peer.has(1)
+    assert not peer.has(0)
+    assert peer.unknown(39)
+    assert not peer.has(39 * CHUNK_BITS + 1)
+    assert {peer.count(chunk) for chunk in range(40)} == {CHUNK_BITS // 2}
+    with pytest.raises(PeerFault, match="again"):
+        peer.take(Bitfield(BitfieldKind.RAW, 39, half))
+    peer.asked(39)
+    peer.take(Bitfield(BitfieldKind.RAW, 39, half))
+    assert peer.has(39 * CHUNK_BITS + 1)
+    assert not peer.unknown(39)
+
+
 @given(
     st.integers(1, 80),
     st.lists(st.tuples(st.booleans(), st.integers(0, 79), st.integers(1, 80)), max_size=20),
 )
-def test_changes_are_told_once_each(size: int, steps: list[tuple[bool, int, int]]) -> None:
+def test_changes_hold_from_then_on(size: int, steps: list[tuple[bool, int, int]]) -> None:
     peer = PeerBits()
     peer.take(Bitfield(BitfieldKind.NONE))
-    peer.size_known(size)
+    peer.size_known(size, WHOLE)
     model: set[int] = set()
     for held, first, count in steps:
         if first + count > size:
             with pytest.raises(PeerFault):
                 peer.change([(first, count)], held)
             continue
-        changed = peer.change([(first, count)], held)
-        told = {p for start, number in changed for p in range(start, start + number)}
+        peer.change([(first, count)], held)
         wanted = set(range(first, first + count))
-        assert told == (wanted - model if held else wanted & model)
         model = model | wanted if held else model - wanted
-        assert peer.bits is not None
-        assert {p for p in range(size) if peer.bits[p]} == model
+        assert {p for p in range(size) if peer.has(p)} == model
+
+
+@given(
+    st.booleans(),
+    st.sets(st.integers(0, 4), max_size=3),
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.integers(0, 5 * CHUNK_BITS - 1),
+            st.one_of(st.integers(1, 9), st.integers(1, 5 * CHUNK_BITS), st.just(CHUNK_BITS)),
+        ),
+        max_size=12,
+    ),
+)
+def test_bits_in_the_window_are_exact_and_counts_outside_tell_none_from_all(
+    everything: bool, window: set[int], steps: list[tuple[bool, int, int]]
+) -> None:
+    size = 5 * CHUNK_BITS - 7
+    peer = PeerBits()
+    peer.take(Bitfield(BitfieldKind.ALL if everything else BitfieldKind.NONE))
+    peer.size_known(size, window)
+    model = bitarray(size)
+    model.setall(everything)
+    for held, first, count in steps:
+        end = min(size, first + count)
+        if first < end:
+            peer.change([(first, end - first)], held)
+            model[first:end] = held
+    for chunk in range(5):
+        part = model[chunk * CHUNK_BITS : (chunk + 1) * CHUNK_BITS]
+        view = peer.view(chunk)
+        if chunk in window:
+            assert not peer.unknown(chunk)
+            assert peer.count(chunk) == part.count()
+            assert (view if isinstance(view, bitarray) else bitarray(len(part) * [view])) == part
+        elif not peer.unknown(chunk):
+            assert view == bool(part.all())
+            assert bool(peer.count(chunk)) == part.any()
 
 
 @given(st.integers(1, 70), st.integers(0, 2**32), st.integers(1, 30))
 def test_availability_counts_as_one_counts_by_hand(size: int, seed: int, steps: int) -> None:
     chance = random.Random(seed)
-    counts = Availability(size)
+    counts = Availability()
     peers: list[bitarray] = []
     for _ in range(steps):
         if peers and chance.random() < 0.4:
@@ -137,20 +207,14 @@ def test_availability_counts_as_one_counts_by_hand(size: int, seed: int, steps: 
     naive = [sum(bits[piece] for bits in peers) for piece in range(size)]
     assert [counts.count(piece) for piece in range(size)] == naive
     candidates = bitarray(chance.choices([0, 1], k=size))
-    rarest = counts.rarest(candidates)
-    least = min((naive[p] for p in range(size) if candidates[p]), default=0)
+    if not candidates.any():
+        return
+    told, rarest = counts.fewest(candidates)
+    least = min(naive[p] for p in range(size) if candidates[p])
+    assert told == least
     assert [p for p in range(size) if rarest[p]] == [
         p for p in range(size) if candidates[p] and naive[p] == least
     ]
-
-
-def test_ranges_count_like_bits() -> None:
-    counts = Availability(10)
-    counts.add_ranges([(0, 4), (8, 2)])
-    counts.add_ranges([(3, 2)])
-    assert [counts.count(piece) for piece in range(10)] == [1, 1, 1, 2, 1, 0, 0, 0, 1, 1]
-    counts.remove_ranges([(0, 4), (8, 2)])
-    assert [counts.count(piece) for piece in range(10)] == [0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
 
 
 ROOT, OTHER = (Cid(0x55, b"\x12\x20" + bytes([number]) * 32) for number in (1, 2))

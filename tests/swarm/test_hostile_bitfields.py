@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.swarm.bitfield import PeerBits
+from shoal.swarm.peer_bits import PeerBits
 from shoal.wire import varint
 from shoal.wire.errors import PeerFault
 from shoal.wire.swarm import CHUNK_BITS, MAX_PIECES, Bitfield, BitfieldKind
