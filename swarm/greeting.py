@@ -10,9 +10,9 @@ import hmac
 
 from ..wire.errors import PeerFault
 from ..wire.ids import Cid
-from ..wire.swarm import Hello, Reject, RejectReason, content_key, hash_proof
+from ..wire.swarm import BITFIELD_REQUEST, Hello, Reject, RejectReason, content_key, hash_proof
 
-FEATURES: tuple[str, ...] = ()
+FEATURES: tuple[str, ...] = (BITFIELD_REQUEST,)
 """What we speak beyond the protocol's first version; used only if both sides name it."""
 
 REFUSAL = Reject(0, RejectReason.UNKNOWN_CONTENT)

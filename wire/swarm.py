@@ -49,6 +49,9 @@ MAX_RUN: Final = 1024
 
 MAX_FEATURES: Final = 32
 
+BITFIELD_REQUEST: Final = "bitfield-request"
+"""Feature: chunks of the bitfield are told again (`BitfieldRequest`)."""
+
 _KEY_PREFIX: Final = b"shoal-provide/1"
 _INITIATOR, _RESPONDER = b"\x00", b"\x01"
 
@@ -116,6 +119,16 @@ class Bitfield:
     pieces not held and held."""
     more: bool = False
     """More chunks follow; one that is left out holds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class BitfieldRequest:
+    """Asks for one chunk of the bitfield again; answered by a Bitfield in runs or raw.
+
+    Only to a peer that named the feature `bitfield-request`.
+    """
+
+    chunk: int
 
 
 Range = tuple[int, int]
@@ -207,6 +220,7 @@ Body = (
     | Reject
     | Choke
     | Unchoke
+    | BitfieldRequest
 )
 
 
@@ -278,6 +292,8 @@ def _to_proto(body: Body) -> pb.Frame:
             frame.choke.SetInParent()
         case Unchoke():
             frame.unchoke.SetInParent()
+        case BitfieldRequest():
+            frame.bitfield_request.CopyFrom(pb.BitfieldRequest(chunk=body.chunk))
     return frame
 
 
@@ -322,6 +338,10 @@ def _from_proto(frame: pb.Frame) -> Body | None:
             return Choke()
         case "unchoke":
             return Unchoke()
+        case "bitfield_request":
+            if frame.bitfield_request.chunk >= MAX_PIECES // CHUNK_BITS:
+                raise PeerFault("swarm-bitfield", f"chunk {frame.bitfield_request.chunk}")
+            return BitfieldRequest(frame.bitfield_request.chunk)
         case _:
             return None
 

@@ -18,9 +18,10 @@ from bitarray.util import zeros
 from ...storage.errors import FileChanged, FileMissing, StorageError
 from ...storage.model import PIECES_PER_BLOCK, UNKNOWN_LENGTH, Copy, MissingNodes, PieceTable
 from ...storage.reader import CopyReader
+from ...swarm.bitfield import frame_of
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
-from ...wire.swarm import IndexNode, Piece, Range, RejectReason
+from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, Piece, Range, RejectReason
 from ..net.stream import FileRange
 from .link import Link
 
@@ -45,6 +46,7 @@ class Fetching(Protocol):
     def joined(self, link: Link) -> None: ...  # noqa: D102
     def told(self, link: Link) -> None: ...  # noqa: D102
     def left(self, link: Link) -> None: ...  # noqa: D102
+    def told_again(self, link: Link, frame: Bitfield) -> None: ...  # noqa: D102
     def have(self, link: Link, ranges: Sequence[Range], held: bool) -> None: ...  # noqa: D102
     def rejected(self, link: Link, request_id: int) -> None: ...  # noqa: D102
     def choked(self, link: Link, choked: bool) -> None: ...  # noqa: D102
@@ -192,6 +194,13 @@ class ContentSwarm:
         if self.fetch is not None:
             self.fetch.told(link)
 
+    def peer_told_again(self, link: Link, frame: Bitfield) -> None:
+        """A chunk of the peer's bitfield comes again; PeerFault if it was not asked for."""
+        if self.fetch is not None:
+            self.fetch.told_again(link, frame)
+        else:
+            link.source.bits.take(frame)
+
     def peer_have(self, link: Link, ranges: Sequence[Range], *, held: bool) -> None:
         """The peer holds more, or less."""
         if self.fetch is not None:
@@ -245,6 +254,8 @@ class ContentSwarm:
             link.work = trio.Event()
             if link.index_waiting:
                 await self._serve_nodes(link)
+            elif link.chunks_waiting:
+                await self._serve_chunk(link)
             elif link.upload is not None and (next_one := link.upload.peek()) is not None:
                 if link.stream.queued > SEND_AHEAD:
                     await link.stream.wait_drained(SEND_AHEAD - (1 << 20))
@@ -252,6 +263,16 @@ class ContentSwarm:
                 await self._serve_piece(link, *next_one)
             else:
                 await link.work.wait()
+
+    async def _serve_chunk(self, link: Link) -> None:
+        """Tell a chunk of our bitfield again, as it is now."""
+        chunk = link.chunks_waiting.popleft()
+        first = chunk * CHUNK_BITS
+        bits = zeros(max(0, min(CHUNK_BITS, (self.pieces or 0) - first)))
+        for holding in self.holdings.values():
+            bits |= holding.bits[first : first + CHUNK_BITS]
+        link.send(frame_of(bits, chunk))
+        await link.stream.wait_drained(NODES_AHEAD)
 
     async def _serve_nodes(self, link: Link) -> None:
         cid = link.index_waiting.popleft()

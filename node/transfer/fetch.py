@@ -21,7 +21,7 @@ from ...swarm.download import Download
 from ...swarm.source import Drop
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
-from ...wire.swarm import MAX_PIECE, Piece, Range, Request
+from ...wire.swarm import MAX_PIECE, Bitfield, Piece, Range, Request
 from .arrivals import Arrivals
 from .blocks import BlockFeeder
 from .content import ContentSwarm
@@ -246,6 +246,13 @@ class Fetch:
             self._arrivals.left(link)
         self._saved_some.set()
 
+    def told_again(self, link: Link, frame: Bitfield) -> None:
+        """A peer tells a chunk of its bitfield again."""
+        if self.engine is None:
+            link.source.bits.take(frame)
+        else:
+            self.engine.told_again(link.source, frame)
+
     def have(self, link: Link, ranges: Sequence[Range], held: bool) -> None:
         """A peer holds more, or less."""
         if self.engine is None or not link.source.bits.told:
@@ -302,6 +309,10 @@ class Fetch:
             self.drop(drop)
         for link in list(self.swarm.links.values()):
             self._join(link)
+        for question in self.engine.unknown_chunks(trio.current_time()):
+            for link in self.swarm.links.values():
+                if link.source is question.source:
+                    link.ask_chunk(question.chunk)
         self.ask_all()
 
     def replan(self) -> None:

@@ -19,7 +19,9 @@ from ...swarm.upload import Upload
 from ...wire.errors import PeerFault
 from ...wire.ids import Cid
 from ...wire.swarm import (
+    BITFIELD_REQUEST,
     Bitfield,
+    BitfieldRequest,
     Body,
     Cancel,
     Choke,
@@ -46,6 +48,9 @@ WINDOW_BYTES = 16 << 20
 
 MAX_INDEX_WAITING = 1024
 """Index nodes that one peer may have asked for and not got."""
+
+MAX_CHUNKS_WAITING = 64
+"""Chunks of our bitfield that one peer may have asked for and not got."""
 
 MAX_REMEMBERED = 1024
 """Requests remembered; pieces of cancelled ones may still be on their way."""
@@ -79,6 +84,7 @@ class Link:
         self.upload: Upload | None = None
         self.work = trio.Event()
         self.index_waiting: deque[Cid] = deque()
+        self.chunks_waiting: deque[int] = deque()
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
         self._nodes_asked: Counter[Cid] = Counter()
         self.sent_bytes = 0
@@ -130,6 +136,10 @@ class Link:
             del self._asked[request_id]
         return True
 
+    def ask_chunk(self, chunk: int) -> None:
+        """Ask for a chunk of the peer's bitfield again."""
+        self.send(BitfieldRequest(chunk))
+
     def ask_nodes(self, cids: Sequence[Cid]) -> None:
         """Ask for index nodes."""
         self._nodes_asked.update(cids)
@@ -172,6 +182,8 @@ class Link:
                 swarm.peer_have(self, body.ranges, held=True)
             case NotHave():
                 swarm.peer_have(self, body.ranges, held=False)
+            case Bitfield() if self.source.bits.told:
+                swarm.peer_told_again(self, body)
             case Bitfield():
                 self.source.bits.take(body)
                 if self.source.bits.told:
@@ -186,6 +198,11 @@ class Link:
             case Choke() | Unchoke():
                 self.source.choked = isinstance(body, Choke)  # also for a fetch that begins later
                 swarm.peer_choked(self, self.source.choked)
+            case BitfieldRequest():
+                if len(self.chunks_waiting) >= MAX_CHUNKS_WAITING:
+                    raise PeerFault("swarm-bitfield-flood")
+                self.chunks_waiting.append(body.chunk)
+                self.work.set()
             case IndexRequest():
                 if len(self.index_waiting) + len(body.cids) > MAX_INDEX_WAITING:
                     raise PeerFault("swarm-index-flood")
@@ -198,6 +215,7 @@ class Link:
         match body:
             case Hello() if self.theirs is None:
                 self.theirs = body
+                self.source.tells_again = BITFIELD_REQUEST in body.features
                 if self.stream.direction == "out":
                     assert self.swarm is not None
                     check_answer(

@@ -24,6 +24,7 @@ from shoal.wire.swarm import (
     MAX_TRAILING,
     Bitfield,
     BitfieldKind,
+    BitfieldRequest,
     Body,
     Cancel,
     Choke,
@@ -82,6 +83,7 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(Cancel, ids),
     st.builds(Reject, ids, st.sampled_from(RejectReason)),
     st.just(Choke()),
+    st.builds(BitfieldRequest, st.integers(0, MAX_PIECES // CHUNK_BITS - 1)),
     st.just(Unchoke()),
 )
 
@@ -187,6 +189,10 @@ HUGE = 2**63 - 1
         (frame(hello=pb.Hello(key=bytes(31), proof=bytes(32))), "swarm-hello"),
         (frame(hello=pb.Hello(key=bytes(32), proof=b"")), "swarm-hello"),
         (frame(bitfield=pb.Bitfield(chunk=MAX_PIECES // CHUNK_BITS)), "swarm-bitfield"),
+        (
+            frame(bitfield_request=pb.BitfieldRequest(chunk=MAX_PIECES // CHUNK_BITS)),
+            "swarm-bitfield",
+        ),
         (
             frame(bitfield=pb.Bitfield(kind=pb.Bitfield.RAW, data=bytes(CHUNK_BITS // 8 + 1))),
             "swarm-bitfield",

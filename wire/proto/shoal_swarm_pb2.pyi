@@ -109,6 +109,12 @@ class Reject(_message.Message):
     reason: int
     def __init__(self, id: _Optional[int] = ..., reason: _Optional[int] = ...) -> None: ...
 
+class BitfieldRequest(_message.Message):
+    __slots__ = ("chunk",)
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    chunk: int
+    def __init__(self, chunk: _Optional[int] = ...) -> None: ...
+
 class Choke(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -118,7 +124,7 @@ class Unchoke(_message.Message):
     def __init__(self) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "bitfield", "have", "not_have", "index_request", "index_node", "request", "piece", "cancel", "reject", "choke", "unchoke", "trailing")
+    __slots__ = ("hello", "bitfield", "have", "not_have", "index_request", "index_node", "request", "piece", "cancel", "reject", "choke", "unchoke", "bitfield_request", "trailing")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BITFIELD_FIELD_NUMBER: _ClassVar[int]
     HAVE_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +137,7 @@ class Frame(_message.Message):
     REJECT_FIELD_NUMBER: _ClassVar[int]
     CHOKE_FIELD_NUMBER: _ClassVar[int]
     UNCHOKE_FIELD_NUMBER: _ClassVar[int]
+    BITFIELD_REQUEST_FIELD_NUMBER: _ClassVar[int]
     TRAILING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     bitfield: Bitfield
@@ -144,5 +151,6 @@ class Frame(_message.Message):
     reject: Reject
     choke: Choke
     unchoke: Unchoke
+    bitfield_request: BitfieldRequest
     trailing: int
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bitfield: _Optional[_Union[Bitfield, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., not_have: _Optional[_Union[NotHave, _Mapping]] = ..., index_request: _Optional[_Union[IndexRequest, _Mapping]] = ..., index_node: _Optional[_Union[IndexNode, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., piece: _Optional[_Union[Piece, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., choke: _Optional[_Union[Choke, _Mapping]] = ..., unchoke: _Optional[_Union[Unchoke, _Mapping]] = ..., trailing: _Optional[int] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bitfield: _Optional[_Union[Bitfield, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., not_have: _Optional[_Union[NotHave, _Mapping]] = ..., index_request: _Optional[_Union[IndexRequest, _Mapping]] = ..., index_node: _Optional[_Union[IndexNode, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., piece: _Optional[_Union[Piece, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., choke: _Optional[_Union[Choke, _Mapping]] = ..., unchoke: _Optional[_Union[Unchoke, _Mapping]] = ..., bitfield_request: _Optional[_Union[BitfieldRequest, _Mapping]] = ..., trailing: _Optional[int] = ...) -> None: ...

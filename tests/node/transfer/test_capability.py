@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from shoal.swarm.greeting import FEATURES
 from shoal.wire.ids import Cid
 from shoal.wire.swarm import Hello, Reject, RejectReason, content_key, encode, hash_proof
 
@@ -57,7 +58,7 @@ async def test_the_right_proof_is_answered_with_one(
     await wire.send(wire.greeting(root))
     answer, _ = await wire.receive()
 
-    assert answer == Hello(content_key(root), alice_proof(wire, root), (), 1)
+    assert answer == Hello(content_key(root), alice_proof(wire, root), FEATURES, 1)
 
 
 async def test_a_fetch_says_nothing_to_who_cannot_prove(
