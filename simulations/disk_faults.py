@@ -44,13 +44,13 @@ def fail_sql(disk: MemoryDisk, word: str, code: int, times: int = FOR_EVER, afte
 
 
 def fail_syncs(disk: MemoryDisk, code: int, times: int = FOR_EVER) -> None:
-    """Let fdatasync fail, and forget what was not synced: the next one succeeds without it."""
+    """Let syncs of files fail, and forget what was not synced: the next one succeeds without it."""
 
     def forget() -> None:
         disk.drop_unsynced()
 
     error = OSError(code, os.strerror(code))
-    _fail_with(disk, lambda name, _: name == "fdatasync", error, times, 0, forget)
+    _fail_with(disk, lambda name, _: name in ("fdatasync", "sync_all"), error, times, 0, forget)
 
 
 def slow_down(disk: MemoryDisk, operation: str, seconds: float, times: int = FOR_EVER) -> None:
