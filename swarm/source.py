@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..wire.immutable import immutable
 from .peer_bits import PeerBits
 
 FIRST_QUEUE = 2
@@ -123,7 +124,7 @@ class Source:
         self.probe_pause = FIRST_PROBE_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ask:
     """A request to send."""
 
@@ -133,7 +134,7 @@ class Ask:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Drop:
     """A request to cancel."""
 
@@ -141,7 +142,7 @@ class Drop:
     id: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AskChunk:
     """A chunk of its bitfield to be asked of a peer again."""
 
