@@ -32,7 +32,32 @@ help:
 	@touch $@
 
 # Not fatal: libtorrent has no package for every Python, and the rest is worth measuring, too.
-.venv/.bench: .venv/.bench
+.venv/.bench: .venv/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' \
+	  || echo "libtorrent could not be installed: it is left out" >&2
+	@# As above: what it brings would mislead mypy.
+	@$(BIN)/python -m pip uninstall --quiet --yes trio-typing
+	@touch $@
+
+demo: .venv/.run
+	@$(BIN)/python benchmarks/demo.py
+
+check: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests benchmarks
+
+test: check
+	$(BIN)/pytest
+
+test-long: .venv/.dev
+	$(BIN)/pytest -m long
+
+proto: .venv/.dev
+	$(BIN)/python -m shoal.wire.proto
+
+bench: .venv/.bench
 	@$(BIN)/python benchmarks/peers
 
 clean:
