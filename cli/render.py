@@ -173,8 +173,11 @@ class People:
             self._live = None
 
     def _complete(self, event: Complete) -> None:
-        speed = f", {rate(event.bytes / event.seconds)}" if event.seconds else ""
-        self.say(f"{size(event.bytes)} in {duration(event.seconds)}{speed}, verified")
+        if event.sources:
+            speed = f", {rate(event.bytes / event.seconds)}" if event.seconds else ""
+            self.say(f"{size(event.bytes)} in {duration(event.seconds)}{speed}, verified")
+        else:
+            self.say(f"{size(event.bytes)} are here already: nothing was left to fetch")
         for name, share in _shares(event.sources):
             self.say(f"  {share} from {name}")
         if event.wasted_bytes:
