@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from .keyspace import KEY_BITS, Draw, K, common_prefix, distance, key_of, nearest
 
 SWEEP_WIDTH = 2 * K
@@ -20,7 +20,7 @@ SWEEP_WIDTH = 2 * K
 lie inside what was seen."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AnnounceConfig:
     """When contents are announced."""
 

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
 
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from .keyspace import K
 
 ALPHA = 10
@@ -27,7 +27,7 @@ BETA = 3
 """Nearest peers that must have answered before a search ends (IPFS kad-dht specification)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LookupConfig:
     """Widths, patience and bounds of a lookup."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from multiaddr import Multiaddr
 
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from .keyspace import Draw
 
 MAX_KEY_BYTES = 80
@@ -23,7 +24,7 @@ MAX_ADDRS = 8
 """Addresses kept of one peer."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ProviderConfig:
     """Bounds and lifetimes of provider records."""
 
@@ -46,7 +47,7 @@ class ProviderConfig:
     """Seconds for which a peer's addresses are told (IPFS kad-dht specification)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Provider:
     """A peer that has a content, and where it is (possibly unknown)."""
 
@@ -54,7 +55,7 @@ class Provider:
     addrs: tuple[Multiaddr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SavedRecord:
     """One record as it is written down between two runs; times are Unix seconds."""
 

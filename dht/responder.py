@@ -11,13 +11,13 @@ nearer peers alone, PUT_VALUE is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from multiaddr import Multiaddr
 
 from ..wire.addresses import Scope, is_tellable
 from ..wire.errors import PeerFault
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from ..wire.kad import Connectedness, KadMessage, KadPeer, MessageType
 from .keyspace import Draw, K, key_of
 from .providers import MAX_ADDRS, MAX_KEY_BYTES, ProviderStore
@@ -28,7 +28,7 @@ MAX_PROVIDERS = 32
 codec then holds by leaving out addresses."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Asker:
     """Who asks, and over which connection."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 
 from kademlia.node import Node
@@ -22,6 +21,7 @@ from kademlia.routing import KBucket
 from multiaddr import Multiaddr
 
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from .keyspace import KEY_BITS, K, common_prefix
 
 SUB_PREFIX_BITS = 2
@@ -31,7 +31,7 @@ MAX_FAILURES = 2
 """Failed requests in a row after which a contact goes even if nobody waits for its place."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TableConfig:
     """Bounds of the routing table."""
 
@@ -117,7 +117,7 @@ class Verdict(Enum):
     OURSELVES = "ourselves"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Offer:
     """The verdict, and whom to ask whether it still lives (it loses its place if not)."""
 

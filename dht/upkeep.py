@@ -6,9 +6,9 @@ it was handed out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from ..wire.immutable import immutable
 from .keyspace import MAX_PREIMAGE_BITS, common_prefix
 from .table import SUB_PREFIX_BITS, Bucket, Table
 
@@ -23,7 +23,7 @@ class Job(Enum):
     SAVE = "write down whom we know"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class UpkeepConfig:
     """Periods in seconds."""
 
@@ -40,7 +40,7 @@ class UpkeepConfig:
     """Between two savings."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Prefix:
     """The keys that begin with these bits."""
 

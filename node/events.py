@@ -1,4 +1,4 @@
-"""What a node tells while it works: one frozen dataclass for each event of `--json`.
+"""What a node tells while it works: one immutable class for each event of `--json`.
 
 The same objects come out of `shoal.Node`, travel over the control socket as JSON lines, and are
 printed by the command line. Bytes are integers, durations seconds as floats, unknown is None,
@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, NewType, Self, get_args, get_type_hints
+
+from ..wire.immutable import immutable
 
 Time = NewType("Time", float)
 """A point in time: Unix seconds; in JSON `2026-01-31T12:00:00.000Z`."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Source:
     """What one peer gave to a fetch: verified bytes and pieces."""
 
@@ -27,7 +29,7 @@ class Source:
     pieces: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Event:
     """Base of all events: `event` is the name in JSON."""
 
@@ -53,7 +55,7 @@ class Event:
             raise ValueError(f"not an event {cls.event!r}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Listening(Event):
     """A node runs in this process and can be reached now."""
 
@@ -63,7 +65,7 @@ class Listening(Event):
     """Concrete multiaddrs, each ending in `/p2p/<peer_id>`."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Handed(Event):
     """A node of this home runs already; the work was handed over to it."""
 
@@ -72,7 +74,7 @@ class Handed(Event):
     addrs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Hashing(Event):
     """How far hashing in place has come; sent a few times a second."""
 
@@ -85,7 +87,7 @@ class Hashing(Event):
     """Files hashed so far."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Shared(Event):
     """The content is hashed; from now on it is served, unless only its hash was asked for."""
 
@@ -99,7 +101,7 @@ class Shared(Event):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Announced(Event):
     """The DHT was told that we have the content; also sent when no peer took it."""
 
@@ -109,7 +111,7 @@ class Announced(Event):
     """How many peers took the announcement."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Progress(Event):
     """How far a fetch has come; only verified bytes count."""
 
@@ -137,7 +139,7 @@ class Progress(Event):
     """For how long nothing has been verified; None while it flows."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Complete(Event):
     """The content is complete, verified and safe on disk."""
 
@@ -156,7 +158,7 @@ class Complete(Event):
     """Paths of symbolic links that were not created, as they lead out of the content."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Copy(Event):
     """One copy of a content in this home (a row of `ls`)."""
 
@@ -175,7 +177,7 @@ class Copy(Event):
     """What is wrong with a degraded or stopped copy, and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Status(Event):
     """The node as a whole; the fetches under way follow as `progress`."""
 
@@ -208,7 +210,7 @@ class Status(Event):
     """What peers did against the rules since the start: how often, by reason."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Peer(Event):
     """One connection (a row of `peers`)."""
 
@@ -225,7 +227,7 @@ class Peer(Event):
     protocols: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Identity(Event):
     """Who this home is."""
 
@@ -238,7 +240,7 @@ class Identity(Event):
     """up, share or get: what the node runs for; `up` stays, the others end with their command."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Removed(Event):
     """A copy was forgotten."""
 
@@ -249,7 +251,7 @@ class Removed(Event):
     """Whether files were deleted: our working files, or the data with --delete-data."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verifying(Event):
     """How far re-hashing a copy has come."""
 
@@ -260,7 +262,7 @@ class Verifying(Event):
     total_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verified(Event):
     """A copy was re-hashed."""
 
@@ -275,7 +277,7 @@ class Verified(Event):
     """The copy's state afterwards."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Paused(Event):
     """A fetch stands still until it is resumed; its pieces are kept."""
 
@@ -284,7 +286,7 @@ class Paused(Event):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Resumed(Event):
     """A paused fetch goes on."""
 
@@ -293,7 +295,7 @@ class Resumed(Event):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FoundPeer(Event):
     """The addresses of a peer, as the DHT knows them."""
 
@@ -302,7 +304,7 @@ class FoundPeer(Event):
     addrs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Provider(Event):
     """A peer that announced a content."""
 
@@ -312,7 +314,7 @@ class Provider(Event):
     addrs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Lookup(Event):
     """A DHT lookup is over."""
 
@@ -323,7 +325,7 @@ class Lookup(Event):
     found: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Contact(Event):
     """One entry of the routing table."""
 
@@ -335,7 +337,7 @@ class Contact(Event):
     last_seen: Time | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Notice(Event):
     """Something that the node's owner should know and that stops nothing."""
 
@@ -343,7 +345,7 @@ class Notice(Event):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Failure(Event):
     """The command failed; always the last line."""
 

@@ -8,7 +8,7 @@ The rules are in `dht/`; here they meet the network. `Dht` wires the parts: `fin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -21,6 +21,7 @@ from ..dht.responder import Responder
 from ..dht.table import Table, TableConfig
 from ..dht.upkeep import UpkeepConfig
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from ..wire.kad import KadMessage, MessageType
 from .environment import Environment
 from .find_announce import Announcer
@@ -50,7 +51,7 @@ GOODBYE = 2.0
 Mode = Literal["server", "client"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class DhtConfig:
     """Which DHT, and how to take part in it."""
 
@@ -66,7 +67,7 @@ class DhtConfig:
     upkeep: UpkeepConfig = field(default_factory=UpkeepConfig)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FoundPeer:
     """What a search for a peer found."""
 
@@ -78,7 +79,7 @@ class FoundPeer:
     """Why there is no address, if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class TableRow:
     """One contact of the routing table."""
 
@@ -92,7 +93,7 @@ class TableRow:
     """Failed requests since."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class DhtStatistics:
     """A snapshot of the counters."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,6 +14,7 @@ from ..dht.providers import ProviderStore
 from ..dht.upkeep import Job, Upkeep, UpkeepConfig, refresh_plan
 from ..storage.model import RememberedPeer
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from .environment import Environment
 from .find_contacts import Contacts
 from .find_memory import (
@@ -49,7 +49,7 @@ SAVE_RECORDS_EVERY = 3600.0
 """Seconds between two savings of the provider records (all of them are written)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Joined:
     """How joining went."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +12,7 @@ from multiaddr import Multiaddr
 from ..dht.lookup import Lookup
 from ..dht.providers import MAX_ADDRS, Provider
 from ..wire.ids import PeerId
+from ..wire.immutable import immutable
 from ..wire.kad import KadMessage
 from .find_rpc import Rpc, RpcFailed
 
@@ -38,7 +38,7 @@ class NothingFound(StrEnum):
     NOBODY_HAD_IT = "nobody that was asked had it"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Walked:
     """How a walk went."""
 

@@ -7,7 +7,6 @@ percent-encoded but for `A-Za-z0-9-._~/:@+`, so no shell needs quotes around a l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from multiaddr import Multiaddr
@@ -15,6 +14,7 @@ from multiaddr import Multiaddr
 from ..wire.addresses import parse_multiaddr, peer_of
 from ..wire.errors import InvalidText
 from ..wire.ids import Cid, PeerId
+from ..wire.immutable import immutable
 
 MAX_LINK_BYTES = 4096
 MAX_PEERS = 16
@@ -25,7 +25,7 @@ PeerHint = Multiaddr | PeerId
 """Where to ask: an address (with or without `/p2p/…`), or a peer id that the DHT resolves."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Link:
     """A content and hints for fetching it."""
 

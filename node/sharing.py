@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event as ThreadEvent
@@ -15,6 +14,7 @@ from multiaddr import Multiaddr
 from ..storage.model import Announce, Content
 from ..wire.addresses import Scope, scope_of, with_peer
 from ..wire.ids import BLAKE3, SHA2_256, Cid, multihash
+from ..wire.immutable import immutable
 from ..wire.swarm import content_key
 from .errors import UsageError
 from .events import Announced, Hashing, Shared
@@ -32,7 +32,7 @@ LINK_ADDRS = 4
 """Addresses of ours in a link: hints only, and people paste it."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ShareOptions:
     """See `Client.share`."""
 

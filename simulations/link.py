@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from ..wire.immutable import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Link:
     """Conditions of one direction between two places."""
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from ..wire.immutable import immutable
 
 
 class FileKind(IntEnum):
@@ -27,7 +28,7 @@ class FileKind(IntEnum):
     """A FIFO, socket or device; never opened."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FileStat:
     """What the file system says of a file; all five numbers together identify one state of it."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
@@ -19,6 +18,7 @@ from ..wire.blocks import CHUNK, cid_from, pieces_of
 from ..wire.directory import build_in_order
 from ..wire.errors import ContentRefused
 from ..wire.ids import DAG_PB, RAW, SHA2_256, Cid
+from ..wire.immutable import immutable
 from ..wire.leaves import file_tsize
 from ..wire.unixfs import Built, Named, build_symlink
 from ..wire.walk import Entry, EntryKind
@@ -61,7 +61,7 @@ RACY_SECONDS: Final = 0.02
 one tick of the file system's clock would not show in its stat (Linux: 4 to 10 ms)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ImportOptions:
     """How to share."""
 
@@ -77,7 +77,7 @@ class ImportOptions:
     """Hashing threads; 0 = one for each core, 1 = none but the caller's."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Imported:
     """What was shared."""
 

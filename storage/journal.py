@@ -12,9 +12,10 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
+from ..wire.immutable import immutable
 from .errors import disk_errors
 from .filesystem import DiskFile, Folder
 from .model import Copy, CopyState
@@ -35,7 +36,7 @@ SPARE_LINES: Final = 1000
 """The journal is written anew at start when it has so many lines more than twice its copies."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class JournalCopy:
     """A copy as the journal knows it."""
 

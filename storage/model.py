@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from array import array
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from ..wire.ids import Cid
+from ..wire.immutable import immutable
 
 PIECES_PER_BLOCK: Final = 1024
 """Pieces of one `PieceTable`: those of one full inner node of a file."""
@@ -39,7 +39,7 @@ class Announce(StrEnum):
     """Its plain multihash."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Content:
     """A content that we know of."""
 
@@ -72,7 +72,7 @@ class CopyState(StrEnum):
     """Was shared or complete; files are missing or changed. What is left is served."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Copy:
     """One copy of a content on this machine's disks."""
 
@@ -108,7 +108,7 @@ class Copy:
         return self.path if self.finished else self.path.with_name(self.working_name)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PieceTable:
     """The pieces [first, first + count) of a content: what they are and where they go."""
 
@@ -131,14 +131,14 @@ class PieceTable:
         return self.digests[at : at + 32]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class MissingNodes:
     """The answer needs inner nodes that are not stored yet."""
 
     cids: tuple[Cid, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LocalRun:
     """Pieces of a wanted content that another copy of ours holds."""
 
@@ -151,7 +151,7 @@ class LocalRun:
     """The first piece's index in that copy's content."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Finished:
     """A fetch is complete and durable in its place."""
 
@@ -160,7 +160,7 @@ class Finished:
     """Paths (within the content) of links that were not created."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Removed:
     """What `rm` did."""
 
@@ -169,7 +169,7 @@ class Removed:
     """Places that hold data which is not ours to delete."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verified:
     """How far re-hashing a copy has come."""
 
@@ -182,7 +182,7 @@ class Verified:
     over: bool
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class RememberedPeer:
     """A peer of the DHT table, kept for rejoining after a restart."""
 
@@ -194,7 +194,7 @@ class RememberedPeer:
     """Unix time at which it last answered."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ProviderRow:
     """A provider record that we keep for the DHT; times are Unix seconds."""
 
@@ -208,7 +208,7 @@ class ProviderRow:
     renewed: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class AnnouncementRow:
     """When a multihash is to be announced next."""
 
@@ -218,7 +218,7 @@ class AnnouncementRow:
     """Peers that took the last announcement; None: never announced."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ban:
     """A peer that sent a wrong piece of a content."""
 
@@ -228,7 +228,7 @@ class Ban:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PeerTotals:
     """Bytes of pieces exchanged with a peer, over all time."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..wire.immutable import immutable
 from .bitfield import PeerBits
 
 FIRST_QUEUE = 2
@@ -119,7 +120,7 @@ class Source:
         self.probe_pause = FIRST_PROBE_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ask:
     """A request to send."""
 
@@ -129,7 +130,7 @@ class Ask:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Drop:
     """A request to cancel."""
 

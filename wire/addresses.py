@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from typing import Final
@@ -21,6 +20,7 @@ from multiaddr.exceptions import Error as MultiaddrError
 from . import varint
 from .errors import InvalidText, PeerFault
 from .ids import PeerId, split_multihash
+from .immutable import immutable
 
 MAX_ADDR_BYTES: Final = 1024
 """Longest binary multiaddr; a relayed address has about 120 bytes."""
@@ -260,7 +260,7 @@ def _peer_part(peer: PeerId) -> bytes:
     return varint.encode(_P2P) + varint.encode(len(peer.raw)) + peer.raw
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Place:
     """Where an address that begins with an IP address leads."""
 

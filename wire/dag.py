@@ -7,13 +7,13 @@ the content's fault and nobody else's: everything raises ContentRefused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from . import varint
 from .blocks import MAX_READ_BLOCK
 from .errors import ContentRefused, PeerFault
 from .ids import BLAKE3, DAG_PB, RAW, SHA2_256, Cid
+from .immutable import immutable
 
 MAX_NAME_FIELD: Final = 1024
 """Bytes of a link's name field; names of files are bounded tighter where they are used."""
@@ -30,7 +30,7 @@ _COMMON: Final = {
 """First bytes of nearly every CID, so that those need no parsing."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PBLink:
     """A link of a node."""
 
@@ -41,7 +41,7 @@ class PBLink:
     """Serialised bytes of the whole tree below, as its maker says; a hint."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PBNode:
     """A node as it was read."""
 

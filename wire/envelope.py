@@ -6,7 +6,6 @@ and type are those that all implementations use; the RFC's text names others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -17,6 +16,7 @@ from . import varint
 from .addresses import multiaddr_from_bytes
 from .errors import Misuse, PeerFault
 from .ids import PeerId
+from .immutable import immutable
 from .keys import PrivateKey, PublicKey
 from .proto import shoal_envelope_pb2 as pb
 
@@ -50,7 +50,7 @@ def _signed(domain: bytes, payload_type: bytes, payload: bytes) -> bytes:
     return b"".join(varint.encode(len(part)) + part for part in (domain, payload_type, payload))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Envelope:
     """A payload with its signature; as read, nothing is checked until `open`."""
 
@@ -115,7 +115,7 @@ class Envelope:
         return self.payload
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PeerRecord:
     """Where a peer says it can be reached; of two records the one with the higher `seq` holds.
 

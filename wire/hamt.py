@@ -9,7 +9,6 @@ stands in the node's data as one big-endian number without leading zero bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -19,6 +18,7 @@ from .blocks import node_cid
 from .dag import PBNode, encode_link, encode_node
 from .errors import ContentRefused
 from .ids import SHA2_256, Cid
+from .immutable import immutable
 from .unixfs import Built, Emit, Named, UnixFsData, UnixFsKind, encode_data
 
 FANOUT: Final = 256
@@ -33,7 +33,7 @@ MURMUR3_X64_64: Final = 0x22
 HASH_BITS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Slot:
     """One taken slot."""
 
@@ -44,7 +44,7 @@ class Slot:
     tsize: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Shard:
     """A node of the trie as it was read."""
 

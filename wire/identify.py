@@ -7,7 +7,7 @@ several to be merged; so at most 4 KiB is sent, and 8 KiB in up to 10 messages a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -16,6 +16,7 @@ from multiaddr import Multiaddr
 
 from .addresses import multiaddr_from_bytes
 from .errors import Misuse, PeerFault
+from .immutable import immutable
 from .proto import shoal_identify_pb2 as pb
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ _FIELD_HEAD: Final = 4
 """Most bytes of a field's number and length, for fields below 2 MiB."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class IdentifyInfo:
     """What a peer says of itself; an absent field is None or empty.
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .blocks import check_cid, pieces_of
 from .dag import decode_node
 from .errors import ContentRefused
 from .hamt import Shard, read_shard
 from .ids import Cid
+from .immutable import immutable
 from .leaves import check_file_root
 from .unixfs import Named, UnixFsKind, check_target, decode_data
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Folder:
     """A directory in one node, in the order of its links; of equal names the first counts."""
 
     children: tuple[Named, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FileRoot:
     """A file of more than one leaf."""
 
@@ -28,7 +27,7 @@ class FileRoot:
     pieces: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Symlink:
     """A symlink."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
 from typing import Final
@@ -14,6 +13,7 @@ from multiaddr import Multiaddr
 from .addresses import host_port, multiaddr_from_bytes, peer_of, without_peer
 from .errors import Misuse, PeerFault
 from .ids import MAX_PEER_ID_BYTES, PeerId
+from .immutable import immutable
 from .proto import shoal_kad_pb2 as pb
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024
@@ -80,7 +80,7 @@ class Connectedness(IntEnum):
     CANNOT_CONNECT = 3
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class KadPeer:
     """A peer named in a message; as read, at most 8 addresses without `/p2p` at their end."""
 
@@ -89,7 +89,7 @@ class KadPeer:
     connection: Connectedness = Connectedness.NOT_CONNECTED
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Record:
     """A value record."""
 
@@ -98,7 +98,7 @@ class Record:
     time_received: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class KadMessage:
     """A request, or the answer to one."""
 

@@ -8,7 +8,6 @@ place of each piece follows from its number, and two peers never count pieces di
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -16,6 +15,7 @@ from .blocks import CHUNK, DIGEST_BYTES, WIDTH, check_cid, pieces_of
 from .dag import PBNode, decode_node, encode_link, encode_node
 from .errors import ContentRefused, Misuse
 from .ids import DAG_PB, RAW, Cid
+from .immutable import immutable
 from .unixfs import UnixFsData, UnixFsKind, decode_data, encode_data
 
 _OTHER_PROFILE: Final = (
@@ -27,7 +27,7 @@ _ANY_CID: Final = bytes(36)
 """As long as each of our CIDs."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Missing:
     """Inner nodes that must be had first."""
 

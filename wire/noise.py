@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import nacl.bindings
@@ -21,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from .errors import Misuse, PeerFault
 from .ids import PeerId
+from .immutable import immutable
 from .keys import PrivateKey, PublicKey
 from .proto import shoal_noise_pb2 as pb
 
@@ -126,7 +126,7 @@ class Opener:
         return end, produced
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Session:
     """What a finished handshake gives."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -19,6 +18,7 @@ from google.protobuf.message import DecodeError
 from . import varint
 from .errors import Misuse, PeerFault
 from .ids import Cid
+from .immutable import immutable
 from .proto import shoal_swarm_pb2 as pb
 
 PROTOCOL: Final = "/shoal/swarm/1.0.0"
@@ -85,7 +85,7 @@ class RejectReason(IntEnum):
     """The piece was to be had and cannot be read any more."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Hello:
     """The first frame of each side."""
 
@@ -105,7 +105,7 @@ class BitfieldKind(IntEnum):
     RUNS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Bitfield:
     """What the sender holds: all, nothing, or one chunk of 64 Ki pieces."""
 
@@ -122,28 +122,28 @@ Range = tuple[int, int]
 """First piece, number of pieces."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Have:
     """Pieces that the sender holds now."""
 
     ranges: tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NotHave:
     """Pieces that the sender does not hold any more."""
 
     ranges: tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class IndexRequest:
     """Asks for index nodes; each is answered by one IndexNode."""
 
     cids: tuple[Cid, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class IndexNode:
     """An index node (its block trails), or word that it is missing."""
 
@@ -151,7 +151,7 @@ class IndexNode:
     missing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Request:
     """Asks for a run of pieces; each is answered by one Piece, or the rest by one Reject."""
 
@@ -160,7 +160,7 @@ class Request:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Piece:
     """One piece; its bytes trail."""
 
@@ -169,14 +169,14 @@ class Piece:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Cancel:
     """The rest of a request is not wanted any more; one late piece may still come."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Reject:
     """The rest of a request will not come."""
 
@@ -184,12 +184,12 @@ class Reject:
     reason: RejectReason
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Choke:
     """No request is answered until Unchoke."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unchoke:
     """Requests are answered."""
 

@@ -8,7 +8,6 @@ had, all below it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -17,6 +16,7 @@ from .blocks import CHUNK, WIDTH, cid_from, node_cid
 from .dag import encode_link, encode_node, read_length, read_number
 from .errors import ContentRefused, Misuse, PeerFault
 from .ids import RAW, SHA2_256, Cid
+from .immutable import immutable
 
 MAX_LINK_TARGET: Final = 4096
 """Bytes of a symlink's target (PATH_MAX of Linux)."""
@@ -36,7 +36,7 @@ class UnixFsKind(IntEnum):
     SHARD = 5
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class UnixFsData:
     """The data of a node; modes and times are not kept."""
 
@@ -48,7 +48,7 @@ class UnixFsData:
     fanout: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Built:
     """The root of a finished subtree."""
 
@@ -61,7 +61,7 @@ class Built:
     """Leaves of a file."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Named:
     """A child of a directory that is being built."""
 

@@ -9,7 +9,6 @@ inside a file are not (`leaves.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -18,6 +17,7 @@ from .census import Census, is_entry
 from .errors import ContentRefused, PeerFault
 from .hamt import HASH_BITS, Shard, Slot, slot_path
 from .ids import DAG_PB, Cid
+from .immutable import immutable
 from .index import FileRoot, Folder, IndexNode, Symlink, read_index_node
 from .names import safe_component
 from .unixfs import Named
@@ -47,7 +47,7 @@ class EntryKind(IntEnum):
     SYMLINK = 2
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Entry:
     """One file, directory or symlink of a content."""
 
@@ -67,7 +67,7 @@ class Entry:
     """What a symlink points to, as it was written; nobody follows it."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class WalkLimits:
     """What a content may cost at most; beyond, it is refused."""
 

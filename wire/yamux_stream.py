@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from .errors import Misuse, PeerFault
+from .immutable import immutable
 from .yamux_frames import HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Sink(Protocol):
         """Take note that no more comes: None = the peer finished, else why it broke off."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FilePart:
     """A range of a file that is queued on a stream; `source` is the driver's."""
 
@@ -47,7 +47,7 @@ class FilePart:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Read:
     """A part of a file that belongs at `view` of the batch being filled."""
 

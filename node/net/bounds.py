@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from multiaddr import Multiaddr
 
 from ...wire.addresses import Scope, ip_of, scope_of_ip
+from ...wire.immutable import immutable
 from ...wire.yamux import Budget
 from ..environment import RunBlocking
 from .pump import ReadBuffers
@@ -54,7 +54,7 @@ class Budgets:
             pass
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Limits:
     """How many connections a host keeps."""
 

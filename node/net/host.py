@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import trio
 from multiaddr import Multiaddr
 
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
+from ...wire.immutable import immutable
 from ...wire.keys import PrivateKey
 from ..environment import Environment, Listener, RawStream
 from .bounds import Budgets, Limits
@@ -38,7 +39,7 @@ GOODBYE_SECONDS = 3.0
 """For all connections to end properly when the host does."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class HostConfig:
     """Settings of a host."""
 
@@ -49,7 +50,7 @@ class HostConfig:
     """How many connections there may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class HostStatistics:
     """A snapshot of a host."""
 

@@ -7,13 +7,12 @@ multistream-select when the peer names none there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import trio
 
 from ...wire import multistream, noise, yamux
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
+from ...wire.immutable import immutable
 from ...wire.keys import PrivateKey
 from ..environment import RawStream
 from .errors import ConnectionLost
@@ -23,7 +22,7 @@ READ_BYTES = 16 * 1024
 line of multistream or one message of the handshake (8 KiB)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Secured:
     """What an upgrade gives."""
 

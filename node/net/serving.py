@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import trio
 
 from ...wire.errors import PeerFault
+from ...wire.immutable import immutable
 from .errors import NetError
 from .stream import Stream
 
 Handler = Callable[[Stream], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Service:
     """A protocol that we serve."""
 

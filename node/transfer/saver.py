@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +19,7 @@ from blake3 import blake3
 from ...storage.errors import DiskFull, StorageError
 from ...storage.writer import CopyWriter
 from ...wire.ids import BLAKE3
+from ...wire.immutable import immutable
 
 if TYPE_CHECKING:
     from .link import Link
@@ -47,7 +47,7 @@ def digest_of(data: memoryview, hash_code: int) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Place:
     """Where a piece goes."""
 
@@ -56,7 +56,7 @@ class Place:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Arrived:
     """A piece on its way to disk."""
 

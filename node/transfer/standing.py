@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -11,6 +10,7 @@ from bitarray import bitarray
 
 from ...storage.store import Store
 from ...wire.ids import Cid
+from ...wire.immutable import immutable
 from ...wire.swarm import MAX_PIECE
 from .link import Link
 from .waiting import STALL_SECONDS, Kind, Reason
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .fetch import Fetch
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Snapshot:
     """How far a fetch is."""
 

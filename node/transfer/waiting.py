@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from enum import StrEnum
+
+from ...wire.immutable import immutable
 
 STALL_SECONDS = 10.0
 """A fetch without a newly verified byte for so long plans anew, and says so."""
@@ -37,7 +38,7 @@ class Kind(StrEnum):
     WAITING = "waiting"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Reason:
     """Why nothing flows: `kind` for programs, `text` for people."""
 
