@@ -31,6 +31,14 @@ help:
 	@$(BIN)/python -m pip uninstall --quiet --yes trio-typing
 	@touch $@
 
+# Not fatal: libtorrent has no package for every Python, and the rest is worth measuring, too.
+.venv/.bench: .venv/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' \
+	  || echo "libtorrent could not be installed: it is left out" >&2
+	@# As above: what it brings would mislead mypy.
+	@$(BIN)/python -m pip uninstall --quiet --yes trio-typing
+	@touch $@
+
 demo: .venv/.run
 	@$(BIN)/python benchmarks/demo.py
 
@@ -49,9 +57,7 @@ test-long: .venv/.dev
 proto: .venv/.dev
 	$(BIN)/python -m shoal.wire.proto
 
-bench: .venv/.run
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' \
-	  || echo "libtorrent could not be installed: it is left out"
+bench: .venv/.bench
 	@$(BIN)/python benchmarks/peers
 
 clean:

@@ -9,13 +9,7 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import Self
-
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Self
 
 from ..node.events import (
     Announced,
@@ -47,6 +41,9 @@ from .output import printable, write_out
 from .rows import HEADINGS, cells
 from .words import count, duration, moment, percent, rate, size
 
+if TYPE_CHECKING:
+    from .drawing import Display
+
 CALM_SECONDS = 10.0
 """Between lines of progress where no terminal shows them live."""
 
@@ -56,21 +53,18 @@ MAX_FAULTS = 8
 MAX_SOURCES = 8
 """Peers shown live; the rest is counted."""
 
-BAR_WIDTH = 40
-
 
 class People:
     """Renders events; use it as a context so that the live display ends cleanly."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self._live: Live | None = None
+        self._display: Display | None = None
         self._said_at = 0.0
         self._said_waiting: str | None = None
         self._listing = False
         """The fetches are rows of `status`; none of them is ours."""
-        self._table: Table | None = None
-        self._table_of: type[Event] | None = None
+        self._rows: list[list[str]] = []
+        self._rows_of: type[Event] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +81,10 @@ class People:
     def say(self, text: str) -> None:
         """Say a sentence, above the live display."""
         for line in text.split("\n"):
-            self._console.print(Text(printable(line)), soft_wrap=True)
+            if self._display is not None:
+                self._display.say(printable(line))
+            else:
+                print(printable(line), file=sys.stderr, flush=True)
 
     def event(self, event: Event) -> None:
         """Show an event."""
@@ -106,8 +103,9 @@ class People:
                 self._complete(event)
             case Failure():
                 self._settle()
-                text = Text(f"shoal: {printable(event.message)}", "bold red")
-                self._console.print(text, soft_wrap=True)
+                from .drawing import draw_failure
+
+                draw_failure(f"shoal: {printable(event.message)}")
             case Status():
                 self._listing = True
                 self._status(event)
@@ -122,18 +120,17 @@ class People:
         if not sys.stdout.isatty() or type(event) not in HEADINGS:
             self._result("\t".join(cell.replace("\t", " ") for cell in cells(event)))
             return
-        if self._table is None or self._table_of is not type(event):
+        if self._rows_of is not type(event):
             self._show_table()
-            self._table_of = type(event)
-            self._table = Table(box=None, pad_edge=False, header_style="bold")
-            for heading in HEADINGS[type(event)]:
-                self._table.add_column(heading, overflow="fold")
-        self._table.add_row(*(Text(printable(cell)) for cell in cells(event)))
+            self._rows_of = type(event)
+        self._rows.append([printable(cell) for cell in cells(event)])
 
     def _show_table(self) -> None:
-        if self._table is not None:
-            Console(highlight=False, markup=False, emoji=False).print(self._table)
-            self._table = None
+        if self._rows and self._rows_of is not None:
+            from .drawing import draw_table
+
+            draw_table(HEADINGS[self._rows_of], self._rows)
+            self._rows = []
 
     def _result(self, text: str) -> None:
         """Write a line to standard output; tabs separate columns."""
@@ -141,20 +138,17 @@ class People:
         write_out(cells.encode("utf-8", "backslashreplace") + b"\n")
 
     def _moving(self, event: Progress | Hashing | Verifying) -> None:
-        if not self._console.is_terminal:
-            self._calm(event)
-            return
-        if self._live is None:
-            # Not refreshed by a thread of its own: events come often enough.
-            self._live = Live(
-                console=self._console,
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                transient=True,
-            )
-            self._live.start()
-        self._live.update(_picture(event), refresh=True)
+        if self._display is None:
+            from .drawing import Display, can_move
+
+            if not can_move():
+                self._calm(event)
+                return
+            self._display = Display()
+        done, total = event.done_bytes, event.total_bytes or 1
+        sources = event.sources if isinstance(event, Progress) else ()
+        rows = [(share, printable(name)) for name, share in _shares(sources)]
+        self._display.show(printable(headline(event)), done / total, rows)
 
     def _calm(self, event: Progress | Hashing | Verifying) -> None:
         waiting = event.waiting if isinstance(event, Progress) else None
@@ -168,13 +162,16 @@ class People:
 
     def _settle(self) -> None:
         """End the live display, so that lines can follow."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._display is not None:
+            self._display.stop()
+            self._display = None
 
     def _complete(self, event: Complete) -> None:
-        speed = f", {rate(event.bytes / event.seconds)}" if event.seconds else ""
-        self.say(f"{size(event.bytes)} in {duration(event.seconds)}{speed}, verified")
+        if event.sources:
+            speed = f", {rate(event.bytes / event.seconds)}" if event.seconds else ""
+            self.say(f"{size(event.bytes)} in {duration(event.seconds)}{speed}, verified")
+        else:
+            self.say(f"{size(event.bytes)} are here already: nothing was left to fetch")
         for name, share in _shares(event.sources):
             self.say(f"  {share} from {name}")
         if event.wasted_bytes:
@@ -227,18 +224,6 @@ def headline(event: Progress | Hashing | Verifying) -> str:
             return f"hashing {os.path.basename(event.path)}: {whole}{share}"
         case _:
             return f"verifying {event.path}: {whole}{share}"
-
-
-def _picture(event: Progress | Hashing | Verifying) -> RenderableType:
-    """Return the live display."""
-    bar = ProgressBar(total=event.total_bytes or 1, completed=event.done_bytes, width=BAR_WIDTH)
-    parts: list[RenderableType] = [Text(printable(headline(event)), no_wrap=True), bar]
-    if isinstance(event, Progress) and event.sources:
-        table = Table.grid(padding=(0, 1))
-        for name, share in _shares(event.sources):
-            table.add_row("  ", Text(share, justify="right"), Text(printable(name)))
-        parts.append(table)
-    return Group(*parts)
 
 
 def _shares(sources: tuple[Source, ...]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a node tells while it works: one frozen dataclass for each event of `--json`.
+"""What a node tells while it works: one immutable class for each event of `--json`.
 
 The same objects come out of `shoal.Node`, travel over the control socket as JSON lines, and are
 printed by the command line. Bytes are integers, durations seconds as floats, unknown is None,

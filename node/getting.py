@@ -122,22 +122,11 @@ async def follow(
     Raises:
         NotFound: It has waited for too long.
     """
-    begun = trio.current_time()
-    with trio.move_on_after(PROGRESS_SECONDS):
-        await fetch.loaded.wait()  # so that the first progress shows what is there already
-    await teller.tell(progress_of(fetch))
-    while not fetch.done.is_set():
-        with trio.move_on_after(PROGRESS_SECONDS):
-            await fetch.done.wait()
-        if fetch.done.is_set():
-            break
-        teller.hint(progress_of(fetch))
-        idle = trio.current_time() - max(begun, fetch.progress_at)
-        limit = timeout
-        if limit is None and not fetch.answered:
-            limit = FIRST_ANSWER_SECONDS
-        if limit is not None and idle >= limit and not fetch.copying_to_disk:
-            raise NotFound(_why_late(node, fetch, limit))
+    fetch.followers += 1
+    try:
+        await _until_done(node, fetch, timeout, teller)
+    finally:
+        fetch.followers -= 1
     if fetch.failure is not None:
         raise fetch.failure
     if fetch.finished is None:
@@ -158,6 +147,30 @@ async def follow(
             skipped_links=fetch.finished.skipped_links,
         )
     )
+
+
+async def _until_done(
+    node: Node,
+    fetch: Fetch,
+    timeout: float | None,  # noqa: ASYNC109 (see get)
+    teller: Teller,
+) -> None:
+    begun = trio.current_time()
+    with trio.move_on_after(PROGRESS_SECONDS):
+        await fetch.loaded.wait()  # so that the first progress shows what is there already
+    await teller.tell(progress_of(fetch))
+    while not fetch.done.is_set():
+        with trio.move_on_after(PROGRESS_SECONDS):
+            await fetch.done.wait()
+        if fetch.done.is_set():
+            break
+        teller.hint(progress_of(fetch))
+        idle = trio.current_time() - max(begun, fetch.progress_at)
+        limit = timeout
+        if limit is None and not fetch.answered:
+            limit = FIRST_ANSWER_SECONDS
+        if limit is not None and idle >= limit and not fetch.copying_to_disk:
+            raise NotFound(_why_late(node, fetch, limit))
 
 
 def progress_of(fetch: Fetch) -> Progress:

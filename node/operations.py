@@ -13,7 +13,7 @@ import trio
 
 from ..storage.errors import StorageError
 from ..wire.errors import ContentRefused, InvalidText
-from .errors import ShoalError, translate
+from .errors import ShoalError, told
 from .events import Event
 from .net.errors import NetError
 
@@ -70,11 +70,12 @@ async def operate(
         with send, scope:
             try:
                 await work(Teller(send))
-            except TOLD as error:
-                told = translate(error)
-                if told is None:
+            # A nursery within the work raises a group: a missing file must not end the node.
+            except (*TOLD, ExceptionGroup) as error:
+                known = told(error)
+                if known is None:
                     raise
-                failed.append(told)
+                failed.append(known)
 
     nursery.start_soon(run)
     try:

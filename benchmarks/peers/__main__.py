@@ -3,8 +3,8 @@
     python benchmarks/peers [--size MIB] [--repeat N] [--only NAME]…
 
 Every round moves the same random file once with each system; the first round warms up and is not
-counted. What is timed is the transfer alone: from the moment at which a started and connected-to
-receiver may ask, to the end. Shoal encrypts, verifies and syncs to disk; libtorrent runs in plain
+counted. What is timed is the transfer alone: from the moment at which a started receiver may dial
+and ask, to the end. Shoal encrypts, verifies and syncs to disk; libtorrent runs in plain
 text and verifies; curl from nginx encrypts and does not verify. After each run the file is compared
 with its source. Prints medians, ratios of medians, CPU seconds per GiB and peak memory.
 """

@@ -57,6 +57,8 @@ class Fetch:
         self.finished: Finished | None = None
         self.failure: Exception | None = None
         """Why it ended without the content (an error that the user is told)."""
+        self.followers = 0
+        """Who will be told themselves how it ends."""
         self.behind: Fetch | None = None
         """Another fetch of this content, that goes first."""
         self._answered = False

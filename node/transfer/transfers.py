@@ -295,7 +295,7 @@ class Transfers:
             del self._scopes[fetch.copy.id]
             del self.fetches[fetch.copy.id]
             fetch.done.set()
-            if fetch.failure is not None:
+            if fetch.failure is not None and not fetch.followers:
                 self.notice(f"the fetch to {fetch.copy.path} ended: {fetch.failure}")
             if not self.fetches:
                 self.pool.shrink()

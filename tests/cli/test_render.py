@@ -56,10 +56,18 @@ def test_the_display_moves_and_then_is_gone(terminal: None, read: Any) -> None:
         assert "12D3peer11" not in err
         assert "4 other peers" in err
         assert "waiting: the disk is full" in err
-        people.event(Complete(CID, "/out/\x1bx", 1000, 2.0))
+        people.event(Complete(CID, "/out/\x1bx", 1000, 2.0, sources))
         out, err = read()
         assert out == "/out/\\x1bx\n"
         assert "500 B/s, verified" in err
+
+
+def test_what_is_here_already_has_no_rate(terminal: None, read: Any) -> None:
+    with People() as people:
+        people.event(Complete(CID, "/out/x", 1000, 2.0))
+    err = read()[1]
+    assert "1.00 kB are here already" in err
+    assert "B/s" not in err
 
 
 def test_the_cursor_comes_back_after_an_error(terminal: None, read: Any) -> None:

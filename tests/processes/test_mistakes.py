@@ -78,7 +78,9 @@ def test_a_peer_with_another_key(bench: Any, random_file: MakeFile) -> None:
 
 
 def test_missing_unreadable_and_special_files(bench: Any, tmp_path: Path) -> None:
-    check(bench.run("home", "share", str(tmp_path / "missing")), 5, "missing")
+    done = bench.run("home", "share", str(tmp_path / "missing"))
+    check(done, 5, "missing")
+    assert "serving" not in done.stderr
     fifo = tmp_path / "pipe"
     os.mkfifo(fifo)
     check(bench.run("home", "share", str(fifo)), 5, "pipe")
@@ -93,6 +95,24 @@ def test_missing_unreadable_and_special_files(bench: Any, tmp_path: Path) -> Non
         (folder / "fine").chmod(0)
         done = bench.run("home", "share", str(folder), "--hash-only", "--skip-special")
         check(done, 5, "fine")
+
+
+def test_a_running_node_survives_what_cannot_be_shared(bench: Any, tmp_path: Path) -> None:
+    bench.up("home")
+    check(bench.run("home", "share", str(tmp_path / "missing")), 5, "missing")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check(bench.run("home", "share", str(pipe)), 5, "pipe")
+    assert bench.run("home", "status").returncode == 0
+
+
+def test_a_place_that_cannot_be_written_is_said_once(bench: Any, random_file: MakeFile) -> None:
+    _, address, shared = bench.seed("alice", random_file("film.bin", 1))
+    target = "/proc/no-place/film.bin"
+    done = bench.run("home", "get", shared["cid"], "-o", target, "--peer", address)
+    check(done, 5)
+    said = [line for line in done.stderr.splitlines() if "no-place" in line]
+    assert len(said) == 1, done.stderr
 
 
 def test_an_existing_destination_is_left_alone(bench: Any, random_file: MakeFile) -> None:

@@ -33,8 +33,8 @@ def test_a_hash_is_found_while_the_file_is_the_same(lab: Any) -> None:
         {"mtime_ns": 124},
         {"ctime_ns": 457},
     ):
-        values = {name: getattr(STAT, name) for name in FileStat.__slots__} | change
-        assert lab.store.hashes.find([FileStat(**values), STAT]) == [None, ONE]
+        values: dict[str, Any] = {name: getattr(STAT, name) for name in FileStat.__match_args__}
+        assert lab.store.hashes.find([FileStat(**values | change), STAT]) == [None, ONE]
     assert lab.store.hashes.find([STAT], BLAKE3) == [None]
     lab.store.hashes.add([(STAT, TWO)], 2.0)
     assert lab.store.hashes.find([STAT]) == [TWO]
