@@ -10,7 +10,7 @@ from typing import Any
 import click
 import trio
 
-from ..node.client import Client, Links
+from ..node.client import Client, Links, Order
 from ..node.errors import Interrupted, NodeStopped, ShoalError
 from ..node.events import Complete, Event, Progress
 from ..node.link import Link, parse_peers
@@ -36,6 +36,15 @@ PAUSE_SECONDS = 10.0
     "--links", type=click.Choice(["inside", "all", "none"]), default="inside", show_default=True,
     help="Which symbolic links of the content to make: those that stay inside it, all or none.",
 )  # fmt: skip
+@click.option(
+    "--only", multiple=True, metavar="GLOB",
+    help="Fetch only this: a file's or folder's name anywhere ('*.csv'), or a path from the root "
+    "('docs/**/*.csv'). May be repeated; a later get adds to it, without --only all the rest.",
+)  # fmt: skip
+@click.option(
+    "--order", type=click.Choice(["rarest", "sequential"]), default="rarest", show_default=True,
+    help="Rarest pieces first, or from the front on, to look into it early.",
+)  # fmt: skip
 @node_options
 @common_options
 @click.pass_obj
@@ -47,6 +56,8 @@ def get_command(
     peers: tuple[str, ...],
     timeout: float | None,
     links: Links,
+    only: tuple[str, ...],
+    order: Order,
     **flags: Any,
 ) -> int:
     """Fetch the content CID, or the one that LINK names, and verify it.
@@ -58,7 +69,7 @@ def get_command(
     async def work(session: Session) -> None:
         Link.parse(target)
         parse_peers([*peers, *flags["bootstrap"]])
-        fetch = _Fetch(target, output, peers, timeout, links)
+        fetch = _Fetch(target, output, peers, timeout, links, only, order)
         while not await fetch.run(session, flags):
             session.output.say("the process that fetched this has ended; going on")
 
@@ -74,6 +85,8 @@ class _Fetch:
     peers: tuple[str, ...]
     timeout: float | None
     links: Links
+    only: tuple[str, ...]
+    order: Order
 
     async def run(self, session: Session, flags: dict[str, Any]) -> bool:
         """Fetch; return False if a node that is not ours ended too early, but we may go on."""
@@ -85,6 +98,8 @@ class _Fetch:
                 peers=[*self.peers, *(flags["bootstrap"] if worker.handed else ())],
                 timeout=self.timeout,
                 links=self.links,
+                only=self.only,
+                order=self.order,
                 leave="continue",
             )
             with session.interruptible() as scope:

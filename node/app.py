@@ -14,7 +14,7 @@ from types import TracebackType
 import trio
 
 from . import getting, looking, sharing
-from .client import Client, HashName, Links, OnLeave, Operation, PathText
+from .client import Client, HashName, Links, OnLeave, Operation, Order, PathText
 from .errors import ShoalError, translate
 from .events import (
     Complete,
@@ -99,6 +99,8 @@ class Node(Lifecycle):
         peers: Sequence[str] = (),
         timeout: float | None = None,
         links: Links = "inside",
+        only: Sequence[str] = (),
+        order: Order = "rarest",
         leave: OnLeave = "pause",
     ) -> Operation[Complete]:
         """Fetch a content, verified, and go on with an unfinished fetch of it."""
@@ -113,6 +115,8 @@ class Node(Lifecycle):
                 peers=tuple(peers),
                 timeout=timeout,
                 links=links,
+                only=tuple(only),
+                order=order,
                 teller=teller,
             )
 

@@ -44,6 +44,7 @@ Events = AsyncGenerator[E, None]
 
 PathText = str | PathLike[str]
 Links = Literal["inside", "all", "none"]
+Order = Literal["rarest", "sequential"]
 HashName = Literal["sha2-256", "blake3"]
 Purpose = Literal["up", "share", "get"]
 
@@ -132,6 +133,8 @@ class Client(Protocol):
         peers: Sequence[str] = (),
         timeout: float | None = None,
         links: Links = "inside",
+        only: Sequence[str] = (),
+        order: Order = "rarest",
         leave: OnLeave = "pause",
     ) -> Operation[Complete]:
         """Fetch a content, verified, and go on with an unfinished fetch of it.
@@ -146,6 +149,10 @@ class Client(Protocol):
             timeout: Longest time in seconds without a newly verified byte; None = 60 s until
                 the first provider answers, then unlimited.
             links: Which symbolic links to create: those that stay inside, all, or none.
+            only: Patterns of the files and folders to fetch (a name at any depth, or with a slash
+                a path from the content's root), besides those of earlier calls for this copy;
+                none = everything.
+            order: Rarest pieces first, or sequential: those at the front.
             leave: What the fetch does when nobody listens any more.
         """
         ...

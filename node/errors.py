@@ -97,7 +97,7 @@ def translate(error: Exception) -> ShoalError | None:
         case HomeBusy():
             return HomeInUse(str(error))
         case StorageError():
-            return Refused(str(error)) if error.exit_code == 6 else DiskError(str(error))
+            return error_of(error.exit_code, str(error))
         case NetError():
             return NotFound(str(error))
         case _:

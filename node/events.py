@@ -175,6 +175,8 @@ class Copy(Event):
     link: str | None = None
     problem: str | None = None
     """What is wrong with a degraded or stopped copy, and what to do."""
+    only: tuple[str, ...] = ()
+    """Patterns of what is wanted of it; empty = everything."""
 
 
 @immutable

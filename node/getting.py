@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..storage.errors import NothingMatches
 from ..storage.model import Content, Copy, CopyState
 from ..wire.errors import ContentRefused
 from ..wire.ids import Cid
 from ..wire.names import safe_component
-from .client import Links
+from .client import Links, Order
 from .errors import NotFound
 from .events import Complete, Progress, Source
 from .link import Link, PeerHint, parse_peers
@@ -42,6 +43,8 @@ async def get(
     peers: tuple[str, ...],
     timeout: float | None,  # noqa: ASYNC109 (a rule of the fetch, not a cancel scope)
     links: Links,
+    only: tuple[str, ...],
+    order: Order,
     teller: Teller,
 ) -> None:
     """Do the work of `get`."""
@@ -49,11 +52,12 @@ async def get(
     link = Link.parse(target)
     hints: list[PeerHint] = [*parse_peers(peers), *link.peers]
     place = await _destination(node, link, destination, folder)
-    if not any(copy.path == place and copy.finished for copy in await _copies(node, link.cid)):
+    wanted = only or None
+    known = {copy.id: copy for copy in await _copies(node, link.cid)}
+    if not any(c.path == place and c.finished and c.wants(wanted) for c in known.values()):
         node.refuse_hopeless(hints)
     now = node.environment.clock.now()
-    known = {copy.id for copy in await _copies(node, link.cid)}
-    copy = await node.blocking(node.store.begin_fetch, link.cid, place, now)
+    copy = await node.blocking(node.store.begin_fetch, link.cid, place, now, wanted, order)
     if copy.finished:
         await _already(node, copy, started, teller)
         return
@@ -64,6 +68,13 @@ async def get(
         node.transfers.later(_announce_later, node, fetch)
     try:
         await follow(node, fetch, started, timeout, teller)
+    except NothingMatches:  # known only now that the index is here
+        before = known.get(copy.id)
+        if before is None:
+            await node.blocking(node.store.remove_copy, copy.id)
+        else:
+            await node.blocking(node.store.choose, copy.id, before.only, before.order, now)
+        raise
     except NotFound:
         if copy.id not in known and not fetch.done_bytes and not fetch.done.is_set():
             # Nothing came: leave nothing behind (but what its owner has paused stays).
@@ -122,11 +133,16 @@ async def follow(
     Raises:
         NotFound: It has waited for too long.
     """
-    fetch.followers += 1
-    try:
-        await _until_done(node, fetch, timeout, teller)
-    finally:
-        fetch.followers -= 1
+    while True:
+        fetch.followers += 1
+        try:
+            await _until_done(node, fetch, timeout, teller)
+        finally:
+            fetch.followers -= 1
+        await trio.lowlevel.checkpoint()  # whoever stopped it for another one names that now
+        if fetch.successor is None:
+            break
+        fetch = fetch.successor
     if fetch.failure is not None:
         raise fetch.failure
     if fetch.finished is None:

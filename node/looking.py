@@ -62,6 +62,7 @@ async def ls(node: Node) -> list[Copy]:
                 done_bytes=done,
                 link=str(link_to(node, copy.cid, copy.path.name)),
                 problem=copy.reason,
+                only=copy.only or (),
             )
         )
     return rows

@@ -26,6 +26,13 @@ async def rehash_lost(node: Lifecycle) -> None:
     for copy in await node.blocking(node.store.copies):
         if not copy.finished or not copy.recheck:
             continue
+        content = await node.blocking(node.store.content, copy.cid)
+        if copy.only is not None and (content is None or not content.index_complete):
+            node.notice(
+                f"{copy.path} was fetched in part, and what it should hold is not known any more: "
+                f"get {copy.cid} to another place with -o, or share the folder as it is"
+            )
+            continue
         try:
             whole = await _rehash(node, copy)
         except StorageError as error:

@@ -6,14 +6,17 @@ follows from `reason`, which tells why, and goes when the files come back.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..wire.ids import Cid
 from ..wire.walk import Entry
 from .bits import Bits
+from .choice import chosen_of
 from .database import Connection, read_cid, signed
 from .errors import DestinationExists, StorageError
 from .filesystem import Disk, FileKind, FileStat
@@ -29,10 +32,14 @@ MAX_SENTENCES: Final = 100
 """Changed files that are named one by one."""
 
 _COPY: Final = (
-    "SELECT copies.id, contents.cid, path, state, reason, recheck, tag FROM copies "
+    "SELECT copies.id, contents.cid, path, state, reason, recheck, tag, only, "
+    "piece_order, reopened FROM copies "
     "JOIN contents ON contents.id = copies.content"
 )
-_INSERT: Final = "INSERT INTO copies (content, path, state, added, tag) VALUES (?, ?, ?, ?, ?)"
+_INSERT: Final = (
+    "INSERT INTO copies (content, path, state, added, tag, only, piece_order) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 _UNFINISHED: Final = (CopyState.FETCHING.value, CopyState.PAUSED.value)
 
 
@@ -75,10 +82,21 @@ class Copies:
         )
         return _copy(row) if row else None
 
-    def insert(self, cid: Cid, path: Path, state: CopyState, now: float) -> Copy:
+    def insert(
+        self,
+        cid: Cid,
+        path: Path,
+        state: CopyState,
+        now: float,
+        only: tuple[str, ...] | None = None,
+        order: str = "rarest",
+    ) -> Copy:
         """Add a copy, to the database and then to the journal."""
         with self._db.transaction():
-            row = (self._index.row_id(cid), os.fsencode(path), state.value, now, self.tag())
+            row = (
+                *(self._index.row_id(cid), os.fsencode(path), state.value, now, self.tag()),
+                *(_as_text(only), order),
+            )
             while True:
                 copy = self._known(self._db.insert(_INSERT, row))
                 if copy.finished or self._kind(copy.place) is None:
@@ -106,8 +124,8 @@ class Copies:
         """Add a copy that only the journal knows, under the id that it had."""
         with self._db.transaction():
             self._db.run(
-                "INSERT INTO copies (id, content, path, state, recheck, reason, added, tag) "
-                "VALUES (?, ?, ?, ?, 1, ?, ?, ?)",
+                "INSERT INTO copies (id, content, path, state, recheck, reason, added, tag, only, "
+                "piece_order) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
                 (
                     copy.id,
                     self._index.row_id(copy.cid),
@@ -116,6 +134,8 @@ class Copies:
                     copy.reason,
                     now,
                     copy.tag,
+                    _as_text(copy.only),
+                    copy.order,
                 ),
             )
 
@@ -153,17 +173,27 @@ class Copies:
         if copy.id not in self._journal.copies:
             self._journal.added(copy, now)
 
-    def begin_fetch(self, cid: Cid, path: Path, now: float) -> Copy:
+    def begin_fetch(
+        self,
+        cid: Cid,
+        path: Path,
+        now: float,
+        only: tuple[str, ...] | None,
+        order: str,
+    ) -> Copy:
         """See `Store.begin_fetch`."""
         copy = self.at(cid, path)
         if copy is not None and not copy.finished:
+            self.choose(copy, _both(copy.only, only), order, now)
             self.set_state(copy.id, CopyState.FETCHING)
             return self._known(copy.id)
         if copy is not None:
             self.check(copy.id)
             copy = self._known(copy.id)
             if copy.state is not CopyState.DEGRADED:
-                return copy
+                if copy.wants(only):
+                    return copy
+                return self._reopen(copy, _both(copy.only, only), order, now)
         for other in self._db.rows(
             f"{_COPY} WHERE path = ? AND state IN (?, ?)", (os.fsencode(path), *_UNFINISHED)
         ):
@@ -175,12 +205,38 @@ class Copies:
             what = "was changed since it was complete" if copy else "exists already"
             raise DestinationExists(f"{path} {what}: move it away or choose another place with -o")
         if copy is None:
-            return self.insert(cid, path, CopyState.FETCHING, now)
+            return self.insert(cid, path, CopyState.FETCHING, now, only, order)
         with self._db.transaction():
             self._start_over(copy.id)
+            self._choose(copy.id, only, order)
             self._db.run("UPDATE copies SET tag = ? WHERE id = ?", (self.tag(), copy.id))
             self.set_state(copy.id, CopyState.FETCHING)
         self._journal.added(self._known(copy.id), now)
+        return self._known(copy.id)
+
+    def choose(self, copy: Copy, only: tuple[str, ...] | None, order: str, now: float) -> None:
+        """Set what of an unfinished copy is wanted."""
+        if (only, order) != (copy.only, copy.order):
+            self._choose(copy.id, only, order)
+            self._journal.added(self._known(copy.id), now)
+
+    def _choose(self, copy_id: int, only: tuple[str, ...] | None, order: str) -> None:
+        self._db.run(
+            "UPDATE copies SET only = ?, piece_order = ? WHERE id = ?",
+            (_as_text(only), order, copy_id),
+        )
+
+    def _reopen(self, copy: Copy, only: tuple[str, ...] | None, order: str, now: float) -> Copy:
+        """Want more of a copy that is complete as far as it was wanted."""
+        wider = replace(copy, only=only, order=order, state=CopyState.FETCHING)
+        # The journal first: were it behind, the copy would count as finished (`recovery.py`).
+        self._journal.added(wider, now)
+        with self._db.transaction():
+            self._choose(copy.id, only, order)
+            self._db.run(
+                "UPDATE copies SET state = ?, reopened = 1 WHERE id = ?",
+                (CopyState.FETCHING.value, copy.id),
+            )
         return self._known(copy.id)
 
     def _start_over(self, copy_id: int) -> None:
@@ -202,9 +258,11 @@ class Copies:
     def finish(self, copy_id: int) -> None:
         """Say that an unfinished copy is in its final place, whole and durable."""
         with self._db.transaction():
-            self._bits.set_whole(copy_id)
+            if self._known(copy_id).only is None:
+                self._bits.set_whole(copy_id)
             self._db.run(
-                "UPDATE copies SET state = ?, recheck = 0, lost = 0, reason = NULL WHERE id = ?",
+                "UPDATE copies SET state = ?, recheck = 0, lost = 0, reopened = 0, reason = NULL "
+                "WHERE id = ?",
                 (CopyState.COMPLETE.value, copy_id),
             )
         self._journal.finished(copy_id)
@@ -379,11 +437,19 @@ class Copies:
         elif bad:
             reason = f"{bad} of its files are missing or changed"
         else:
-            reason = None if whole else "some of its pieces are wrong"
+            reason = None if whole or self.holds_chosen(copy_id) else "some of its pieces are wrong"
         self._db.run(
             "UPDATE copies SET reason = ? WHERE id = ? AND reason IS NOT ?",
             (reason, copy_id, reason),
         )
+
+    def holds_chosen(self, copy_id: int) -> bool:
+        """Return whether a copy of which not all is wanted holds what is."""
+        copy = self._known(copy_id)
+        if copy.only is None:
+            return False
+        chosen = chosen_of(self._index, copy.cid, copy.only)
+        return chosen is not None and not (chosen.pieces & ~self._bits.all(copy_id)).any()
 
     def _kind(self, path: Path) -> FileKind | None:
         try:
@@ -429,7 +495,7 @@ def _stat(row: Any) -> FileStat:
 
 
 def _copy(row: Any) -> Copy:
-    copy_id, name, path, state, reason, recheck, tag = row
+    copy_id, name, path, state, reason, recheck, tag, only, order, reopened = row
     cid = read_cid(name)
     shown = CopyState(state)
     if reason is not None and state not in _UNFINISHED:
@@ -442,4 +508,16 @@ def _copy(row: Any) -> Copy:
         reason,
         bool(recheck),
         tag,
+        tuple(json.loads(only)) if only is not None else None,
+        order,
+        bool(reopened),
     )
+
+
+def _as_text(only: tuple[str, ...] | None) -> str | None:
+    return json.dumps(only) if only is not None else None
+
+
+def _both(old: tuple[str, ...] | None, new: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the patterns that take what either takes."""
+    return tuple(dict.fromkeys((*old, *new))) if old is not None and new is not None else None

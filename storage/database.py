@@ -112,7 +112,14 @@ def _schema_2(database: Database) -> None:
     database.execute("CREATE TABLE home (tag TEXT NOT NULL)")
 
 
-_MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_schema_1, _schema_2)
+def _schema_3(database: Database) -> None:
+    """Remember which files of a content are wanted, and in which order its pieces come."""
+    database.execute("ALTER TABLE copies ADD COLUMN only TEXT")
+    database.execute("ALTER TABLE copies ADD COLUMN piece_order TEXT NOT NULL DEFAULT 'rarest'")
+    database.execute("ALTER TABLE copies ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0")
+
+
+_MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_schema_1, _schema_2, _schema_3)
 """In order; one that was shipped is never edited. Each runs in a transaction of its own."""
 
 

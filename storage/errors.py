@@ -1,6 +1,7 @@
 """What can go wrong with the disk or the home folder, in words for its owner.
 
-The command line maps `exit_code` to its own exit code: 5 = disk or file, 6 = busy or refused.
+The command line maps `exit_code` to its own exit code: 2 = asked for wrongly, 5 = disk or file,
+6 = busy or refused.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ class DestinationExists(StorageError):
     """Where a fetch should write, something else is already."""
 
     exit_code: ClassVar[int] = 6
+
+
+class NothingMatches(StorageError):
+    """Patterns of wanted files match nothing in the content."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class HomeBusy(StorageError):

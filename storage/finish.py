@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..wire.errors import ContentRefused
 from ..wire.walk import Entry, EntryKind
+from .choice import entries_of
 from .copies import signed_stat
 from .errors import FileMissing
 from .filesystem import FileKind, FileStat
@@ -38,11 +39,12 @@ def build_rest(store: Store, copy: Copy, tree: Tree, links: Links) -> list[str]:
         ContentRefused: The content is nothing but a link that may not be created.
     """
     if tree_is_folder(store, copy):
-        refuse_collisions(tree.folder(""), _entries(store, copy))
+        refuse_collisions(tree.folder(""), entries_of(store, copy.cid, copy.only))
     with_links = False
     for batch in _batches(store, copy):
         found: list[tuple[int, FileStat]] = []
-        recorded = store.recorded_among(copy.id, batch[0].ordinal, len(batch))
+        reach = batch[-1].ordinal + 1 - batch[0].ordinal
+        recorded = store.recorded_among(copy.id, batch[0].ordinal, reach)
         for entry in batch:
             match entry.kind:
                 case EntryKind.DIRECTORY:
@@ -64,14 +66,9 @@ def tree_is_folder(store: Store, copy: Copy) -> bool:
 
 
 def _batches(store: Store, copy: Copy) -> Iterator[list[Entry]]:
-    first = 0
-    while batch := store.entries(copy.cid, first, BATCH):
+    wanted = entries_of(store, copy.cid, copy.only)
+    while batch := list(islice(wanted, BATCH)):
         yield batch
-        first += len(batch)
-
-
-def _entries(store: Store, copy: Copy) -> Iterator[Entry]:
-    return chain.from_iterable(_batches(store, copy))
 
 
 def _file(
@@ -102,7 +99,7 @@ def _file(
 
 def _make_links(store: Store, copy: Copy, tree: Tree, links: Links) -> list[str]:
     skipped: list[str] = []
-    for entry in _entries(store, copy):
+    for entry in entries_of(store, copy.cid, copy.only):
         if entry.kind is not EntryKind.SYMLINK:
             continue
         if links == "none" or (links == "inside" and not stays_inside(entry.path, entry.target)):

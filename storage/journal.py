@@ -19,7 +19,7 @@ from ..wire.ids import Cid
 from ..wire.immutable import immutable
 from .errors import disk_errors
 from .filesystem import DiskFile, Folder
-from .model import Announce, Copy, CopyState
+from .model import ORDERS, Announce, Copy, CopyState
 
 JOURNAL_NAME: Final = "copies.jsonl"
 _NEW_NAME: Final = "copies.jsonl.new"
@@ -49,6 +49,8 @@ class JournalCopy:
     added: float
     tag: str = ""
     """Part of the working name, see `Copy.tag`."""
+    only: tuple[str, ...] | None = None
+    order: str = "rarest"
 
 
 class Journal:
@@ -78,9 +80,9 @@ class Journal:
     def added(self, copy: Copy, now: float) -> None:
         """Write down a new copy, or a new state of one."""
         state = _noted_state(copy.state)
-        self._note(
-            _added(JournalCopy(copy.id, str(copy.cid), str(copy.path), state, now, copy.tag))
-        )
+        where = str(copy.cid), str(copy.path)
+        known = JournalCopy(copy.id, *where, state, now, copy.tag, copy.only, copy.order)
+        self._note(_added(known))
 
     def finished(self, copy_id: int) -> None:
         """Write down that a fetched copy is in its place."""
@@ -233,7 +235,11 @@ def _read_added(record: dict[str, Any]) -> JournalCopy:
         raise ValueError(record)
     state = CopyState(record["state"])
     state = _noted_state(state)
-    return JournalCopy(_read_id(record), str(record["cid"]), path, state, added, tag)
+    only, order = record.get("only"), record.get("order", "rarest")
+    if order not in ORDERS or not (only is None or all(isinstance(one, str) for one in only)):
+        raise ValueError(record)
+    wanted = tuple(only) if only else None
+    return JournalCopy(_read_id(record), str(record["cid"]), path, state, added, tag, wanted, order)
 
 
 def _noted_state(state: CopyState) -> CopyState:
@@ -242,7 +248,7 @@ def _noted_state(state: CopyState) -> CopyState:
 
 
 def _added(copy: JournalCopy) -> dict[str, Any]:
-    return {
+    record = {
         "event": "added",
         "copy": copy.id,
         "cid": copy.cid,
@@ -251,6 +257,11 @@ def _added(copy: JournalCopy) -> dict[str, Any]:
         "time": copy.added,
         "tag": copy.tag,
     }
+    if copy.only is not None:
+        record["only"] = list(copy.only)
+    if copy.order != "rarest":
+        record["order"] = copy.order
+    return record
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -20,6 +20,9 @@ BITS_PER_ROW: Final = 1 << 16
 PIECE_BYTES: Final = 1 << 20
 """The longest piece: a leaf of the profile `unixfs-v1-2025`."""
 
+ORDERS: Final = ("rarest", "sequential")
+"""Which pieces of a fetch come first."""
+
 UNKNOWN_LENGTH: Final = 0xFFFFFFFF
 """Length of the piece of a raw root that has not arrived yet; at most `PIECE_BYTES`."""
 
@@ -90,12 +93,23 @@ class Copy:
     tag: str = ""
     """Of the home that began the fetch: two homes may fetch one content into one folder. Copies
     from before there were tags have none."""
+    only: tuple[str, ...] | None = None
+    """Patterns of the wanted entries (`choice.py`); None = everything."""
+    order: str = "rarest"
+    """Which pieces come first: `rarest` or `sequential`."""
+    reopened: bool = False
+    """It was complete as far as it was wanted, and more is fetched now: what was there is its
+    user's, and goes back to `path` whatever happens."""
 
     @property
     def working_name(self) -> str:
         """Name of the unfinished file or folder, in the folder of `path`."""
         digest = base64.b32encode(self.cid.digest[:10]).decode().lower()
         return f".shoal-{digest}-{self.tag}{self.id}"
+
+    def wants(self, only: tuple[str, ...] | None) -> bool:
+        """Return whether all that these patterns take is wanted already."""
+        return self.only is None or (only is not None and set(only) <= set(self.only))
 
     @property
     def finished(self) -> bool:

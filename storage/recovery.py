@@ -121,7 +121,10 @@ def _recover_lost(store: Store, known: set[int]) -> list[str]:
         if store.copy_rows.at(cid, Path(entry.path)) is not None:
             store.journal.drop(entry.id)  # of two for one place, the older was removed
             continue
-        copy = Copy(entry.id, cid, Path(entry.path), entry.state, None, True, entry.tag)
+        copy = Copy(
+            *(entry.id, cid, Path(entry.path), entry.state, None, True, entry.tag),
+            *(entry.only, entry.order),
+        )
         store.ensure_content(cid, copy.path.name)
         state = copy.state
         if not copy.finished and not _exists(store, copy.place) and _exists(store, copy.path):
@@ -201,6 +204,8 @@ def check_unfinished(store: Store, copy: Copy) -> list[str]:
         moved = signed_stat(store.disk.stat(copy.path)).inode == ours
     except OSError:
         moved = False
+    if moved and (copy.only is not None or copy.reopened):
+        return []  # more may be wanted than is there: the fetch takes it back, and finds out
     if moved:
         with disk_errors(f"finishing {copy.path}"):
             store.disk.folder(copy.path.parent).sync()

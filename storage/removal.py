@@ -30,6 +30,10 @@ def delete_working(store: Store, copy: Copy) -> Removed:
             return Removed((), ())
         if signed_stat(found).inode != inode and not copy.recheck:
             return Removed((), (copy.place,))
+        if copy.reopened:  # what was complete is not ours to delete
+            tree.parent.rename(tree.name, tree.parent, copy.path.name)
+            tree.parent.sync()
+            return Removed((), (copy.path,))
         delete_tree(tree.parent, tree.name)
         tree.parent.sync()
     return Removed((copy.place,), ())

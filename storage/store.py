@@ -19,6 +19,7 @@ from ..wire.errors import Misuse
 from ..wire.ids import Cid
 from ..wire.walk import Entry, EntryKind
 from .bits import Bits
+from .choice import Choice, Chosen, chosen_of
 from .copies import Copies
 from .database import Connection
 from .errors import Damaged, disk_errors
@@ -251,20 +252,59 @@ class Store:
         self.open_files.drop(copy.id)
         return copy
 
-    def begin_fetch(self, cid: Cid, destination: Path, now: float) -> Copy:
+    def begin_fetch(
+        self,
+        cid: Cid,
+        destination: Path,
+        now: float,
+        only: tuple[str, ...] | None = None,
+        order: str = "rarest",
+    ) -> Copy:
         """Return the copy of `cid` at `destination`, new or as far as an earlier fetch came.
 
-        A finished copy whose files are all in place is returned as it is.
+        A finished copy whose files are all in place, and of which no more is wanted than there
+        was, is returned as it is.
+
+        Args:
+            cid: Of what.
+            destination: Where it is to be.
+            now: Unix time.
+            only: Patterns of what is wanted of it (`choice.py`), besides what was wanted before;
+                None = everything.
+            order: Which pieces come first: one of `ORDERS`.
 
         Raises:
             DestinationExists: Something else is, or is being fetched to, there.
+            InvalidText: A pattern cannot be.
+            NothingMatches: A pattern takes nothing; not known before the index is complete.
         """
+        if only is not None:
+            Choice(only)
+            chosen_of(self, cid, only)
         destination = destination.absolute()
         self.ensure_content(cid, destination.name)
         known = self.copy_rows.at(cid, destination)
         if known is not None and not known.finished:
             check_unfinished(self, known)
-        return self.copy_rows.begin_fetch(cid, destination, now)
+        return self.copy_rows.begin_fetch(cid, destination, now, only, order)
+
+    def choose(self, copy_id: int, only: tuple[str, ...] | None, order: str, now: float) -> None:
+        """Set what of an unfinished copy is wanted, and in which order it comes."""
+        copy = self.copy(copy_id)
+        if copy is None or copy.finished:
+            raise Misuse(f"copy {copy_id} is not being fetched")
+        self.copy_rows.choose(copy, only, order, now)
+
+    def chosen(self, copy_id: int) -> Chosen | None:
+        """Return what is wanted of a copy; None = everything, or its index is not complete.
+
+        Raises:
+            NothingMatches: A pattern takes nothing.
+        """
+        copy = self.copy(copy_id)
+        if copy is None:
+            raise KeyError(copy_id)
+        return chosen_of(self, copy.cid, copy.only)
 
     def copies(self, cid: Cid | None = None) -> list[Copy]:
         """Return all copies (of one content), oldest first."""

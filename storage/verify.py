@@ -59,12 +59,14 @@ class Verification:
         content = self.store.content(self.copy.cid)
         if content is None or content.pieces is None:
             raise KeyError(f"the index of {self.copy.cid} is not complete")
-        pieces = content.pieces
+        chosen = self.store.chosen(self.copy.id)
+        wanted = chosen.pieces if chosen is not None else None
+        pieces = wanted.count() if wanted is not None else content.pieces
         try:
             self.tree = Tree(self.store.disk, self.copy.place)
         except OSError:
             self.tree = None  # its folder is gone: nothing is there
-        for block in range(-(-pieces // PIECES_PER_BLOCK)):
+        for block in range(-(-content.pieces // PIECES_PER_BLOCK)):
             table = self.store.piece_table(self.copy.cid, block)
             if isinstance(table, MissingNodes):
                 raise Damaged(
@@ -74,6 +76,8 @@ class Verification:
             right: list[int] = []
             wrong: list[int] = []
             for piece in range(table.first, table.first + table.count):
+                if wanted is not None and not wanted[piece]:
+                    continue
                 if self._check(table, piece):
                     right.append(piece)
                 elif not (self.copy.finished and self._absent()):
@@ -85,7 +89,9 @@ class Verification:
             self._commit(right, wrong)
         self._leave_file()
         self._commit([], [])
-        self._conclude(pieces)
+        if self.copy.finished and self.good == pieces and wanted is None:
+            self.bits.set_whole(self.copy.id)
+        self.copies.end_recheck(self.copy.id)
         yield self._report(pieces, True)
 
     def _check(self, table: PieceTable, piece: int) -> bool:
@@ -156,11 +162,6 @@ class Verification:
             if wrong:
                 self.bits.clear(self.copy.id, wrong)
         self.records, self.marks = [], []
-
-    def _conclude(self, pieces: int) -> None:
-        if self.copy.finished and self.good == pieces:
-            self.bits.set_whole(self.copy.id)
-        self.copies.end_recheck(self.copy.id)
 
     def _report(self, pieces: int, over: bool) -> Verified:
         return Verified(self.done, pieces, self.good, tuple(self.bad_files), over)

@@ -98,8 +98,14 @@ class CopyWriter:
         content = self._store.content(self._copy.cid)
         if content is None or not content.size or not content.pieces:
             return
-        held = sum(self._store.bit_counts(self._copy.id))
-        needed = content.size * (content.pieces - held) // content.pieces
+        size, pieces = content.size, content.pieces
+        chosen = self._store.chosen(self._copy.id)
+        if chosen is None:
+            held = sum(self._store.bit_counts(self._copy.id))
+        else:
+            size, pieces = chosen.size, max(1, chosen.pieces.count())
+            held = (chosen.pieces & self._store.bits(self._copy.id)).count()
+        needed = size * (pieces - held) // pieces
         with disk_errors(f"asking for free space at {self._copy.path}"):
             free = self._opened().parent.free_space()
         if needed > free:
@@ -202,6 +208,9 @@ class CopyWriter:
         if content is None or content.pieces is None:
             raise Misuse("the index is not complete")
         bits = self._store.bits(self._copy.id)
+        chosen = self._store.chosen(self._copy.id)
+        if chosen is not None:
+            bits |= ~chosen.pieces
         while (hole := bits.find(0)) >= 0:
             entry = self._store.entry_of_piece(self._copy.cid, hole)
             if entry is None or entry.size != 0:
@@ -241,7 +250,11 @@ class CopyWriter:
         return entries[0]
 
     def _refuse_destination(self, tree: Tree) -> None:
-        if _there(tree, self._copy.path.name):
+        if self._moved_already(tree):
+            # More is wanted of what was complete, or a crash came right behind the move.
+            tree.parent.rename(self._copy.path.name, tree.parent, tree.name)
+            tree.parent.sync()
+        elif _there(tree, self._copy.path.name):
             raise DestinationExists(
                 f"{self._copy.path} exists already: move it away or choose another place with -o"
             )

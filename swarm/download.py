@@ -15,11 +15,12 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Final
 
 from bitarray import bitarray
+from bitarray.util import intervals
 
 from ..wire.swarm import CHUNK_BITS, MAX_PIECE, MAX_RUN, Bitfield, Range
 from .endgame import Endgame
 from .picker import Draw, Order, Picker
-from .priorities import PriorityRange
+from .priorities import NORMAL, PriorityRange
 from .questions import Questions
 from .queue import Budget, Queue, late_runs, silent_runs
 from .source import Ask, AskChunk, Drop, Run, Source
@@ -121,6 +122,12 @@ class Download:
                     drops.append(Drop(source, run.id))
                     self._end_run(source, run)
         return drops
+
+    def want(self, wanted: bitarray) -> list[Drop]:
+        """Want exactly these pieces, all alike; see `prioritise`."""
+        return self.prioritise(
+            (first, end - first, NORMAL if value else 0) for value, first, end in intervals(wanted)
+        )
 
     def set_order(self, order: Order) -> None:
         """Change what comes first where priorities are equal."""

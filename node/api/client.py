@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import trio
 
 from ...storage.control_path import find_control_socket
-from ..client import Events, HashName, Links, OnLeave, Operation, PathText
+from ..client import Events, HashName, Links, OnLeave, Operation, Order, PathText
 from ..errors import NodeStopped, NoNode, Refused, ShoalError, error_of
 from ..events import (
     Complete,
@@ -139,6 +139,8 @@ class RunningNode:
         peers: Sequence[str] = (),
         timeout: float | None = None,
         links: Links = "inside",
+        only: Sequence[str] = (),
+        order: Order = "rarest",
         leave: OnLeave = "pause",
     ) -> Operation[Complete]:
         """See `Client.get`."""
@@ -148,6 +150,8 @@ class RunningNode:
             "peers": list(peers),
             "timeout": timeout,
             "links": links,
+            "only": list(only),
+            "order": order,
             "leave": leave,
         }
         return Operation(

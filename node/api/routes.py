@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import get_args
 
-from ..client import Client, Events, HashName, Links, OnLeave
+from ..client import Client, Events, HashName, Links, OnLeave, Order
 from ..events import Event
 from .arguments import Arguments
 
@@ -19,6 +19,7 @@ Route = Callable[[Client, Arguments], Rows]
 
 HASHES: tuple[HashName, ...] = get_args(HashName)
 LINKS: tuple[Links, ...] = get_args(Links)
+ORDERS: tuple[Order, ...] = get_args(Order)
 ON_LEAVE: tuple[OnLeave, ...] = get_args(OnLeave)
 
 
@@ -45,6 +46,8 @@ def _get(client: Client, asked: Arguments) -> Rows:
         peers=asked.texts("peers"),
         timeout=asked.seconds("timeout"),
         links=asked.choice("links", LINKS),
+        only=asked.texts("only"),
+        order=asked.choice("order", ORDERS),
         leave=asked.choice("leave", ON_LEAVE),
     )
     asked.done()

@@ -74,7 +74,7 @@ class BlockFeeder:
         places = []
         for one in (piece, *(p for p in self._repeats.get(piece, ()) if p != piece)):
             found = self.find(one)
-            if found is not None and (one == piece or not engine.held[one]):
+            if found is not None and (one == piece or engine.missing(one, 1).any()):
                 table, at = found
                 places.append(Place(one, table.files[at], table.offsets[at]))
         return tuple(places)

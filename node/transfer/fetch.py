@@ -18,6 +18,7 @@ from ...storage.finish import Links
 from ...storage.model import UNKNOWN_LENGTH, Copy, Finished, PieceTable
 from ...storage.writer import CopyWriter
 from ...swarm.download import Download
+from ...swarm.picker import Order
 from ...swarm.source import Drop
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
@@ -51,6 +52,7 @@ class Fetch:
         self.transfers = transfers
         self.swarm = swarm
         self.copy = copy
+        """With what was wanted of it when the fetch began."""
         self.cid: Cid = copy.cid
         self.links_option: Links = links
         self.done = trio.Event()
@@ -61,6 +63,8 @@ class Fetch:
         """Who will be told themselves how it ends."""
         self.behind: Fetch | None = None
         """Another fetch of this content, that goes first."""
+        self.successor: Fetch | None = None
+        """It was stopped for this one: other files are wanted now, or another order."""
         self._answered = False
         self._progress_at = trio.current_time()
         self.banned: set[PeerId] = set()
@@ -129,22 +133,33 @@ class Fetch:
             await blocking(writer.prepare)
             await blocking(writer.check_room)
             self.room.check = writer.check_room
-            self.total_bytes = content.size
+            chosen = await blocking(store.chosen, self.copy.id)
+            self.total_bytes = content.size if chosen is None else chosen.size
             bits = await blocking(store.bits, self.copy.id)
             await self.swarm.reload()
-            await self._pieces(writer, content.pieces, bits)
+            wanted = chosen.pieces if chosen is not None else None
+            await self._pieces(writer, content.pieces, bits, wanted)
             await self._finish(writer)
         finally:
             self.room.check = None
             writer.close()
 
-    async def _pieces(self, writer: CopyWriter, pieces: int, bits: bitarray) -> None:
-        """Get all pieces, and see them claimed."""
-        size = (self.total_bytes or MAX_PIECE) // max(1, pieces)
+    async def _pieces(
+        self, writer: CopyWriter, pieces: int, bits: bitarray, wanted: bitarray | None
+    ) -> None:
+        """Get all wanted pieces (None = all there are), and see them claimed."""
+        count = pieces if wanted is None else wanted.count()
+        size = (self.total_bytes or MAX_PIECE) // max(1, count)
         random = self.transfers.environment.random.stream(f"picker {self.cid} {self.copy.id}")
         feeder = self.feeder = BlockFeeder(self)
         pool = self.transfers.pool
-        self.engine = Download(pieces, bits, random, feeder.length, pool, piece_size=size)
+        order = Order(self.copy.order)
+        self.engine = Download(
+            pieces, bits, random, feeder.length, pool, order=order, piece_size=size
+        )
+        if wanted is not None:
+            self.engine.want(wanted)
+            bits = bits & wanted
         self.done_bytes = await self.transfers.blocking(
             held_bytes, self.transfers.store, self.cid, bits
         )
@@ -491,8 +506,8 @@ class Fetch:
         return Snapshot(
             done_bytes=self.done_bytes,
             total_bytes=self.total_bytes,
-            pieces_done=engine.pieces - engine.left if engine is not None else 0,
-            pieces=engine.pieces if engine is not None else None,
+            pieces_done=engine.wanted.count() - engine.left if engine is not None else 0,
+            pieces=engine.wanted.count() if engine is not None else None,
             rate=rate,
             peers=len(links),
             waiting=why_waiting(self, links, rate),

@@ -67,6 +67,11 @@ class Seeker:
         """Why the last search found nothing."""
         self.add(hints)
 
+    @property
+    def hints(self) -> tuple[PeerHint, ...]:
+        """The peers that were named."""
+        return tuple(self._hints)
+
     def add(self, hints: Iterable[PeerHint]) -> None:
         """Ask these peers, too."""
         for hint in hints:

@@ -263,17 +263,29 @@ class Transfers:
     async def fetch(
         self, copy: Copy, hints: Iterable[PeerHint] = (), links: Links = "inside"
     ) -> Fetch:
-        """Begin to fetch a copy, or return the fetch that runs already."""
+        """Begin to fetch a copy, or return the fetch that runs already.
+
+        One that was begun with another choice of files or another order is stopped for a new one.
+        """
+        old: Fetch | None = None
         running = self.fetches.get(copy.id)
         if running is not None:
-            running[1].add(hints)
-            return running[0]
+            known = running[0].copy
+            if (known.only, known.order) == (copy.only, copy.order):
+                running[1].add(hints)
+                return running[0]
+            old = running[0]
+            hints = (*hints, *running[1].hints)
+            self.stop_fetch(copy.id)
+            await old.done.wait()
         swarm = await self.swarm(copy.cid)
         running = self.fetches.get(copy.id)
         if running is not None:
             running[1].add(hints)
             return running[0]
         fetch = Fetch(self, swarm, copy, links)
+        if old is not None:
+            old.successor = fetch
         seeker = Seeker(self, fetch, hints)
         self.fetches[copy.id] = (fetch, seeker)
         self._scopes[copy.id] = trio.CancelScope()
