@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -18,6 +19,7 @@ Start = Callable[..., Awaitable[Any]]
 SomeBytes = Callable[..., bytes]
 MIB = 1 << 20
 RATE = 1e6
+DATA = Path("/data")
 
 
 async def album(world: World, start: Start, some_bytes: SomeBytes) -> tuple[Any, Any, str, Any]:
@@ -149,3 +151,29 @@ async def test_a_finished_fetch_is_not_fetched_again_and_serves(
     assert again.sources == ()
     assert alice.node.host.statistics().bytes_out - sent < 5000
     assert carol.tree("got") == files
+
+
+async def test_a_wider_choice_takes_a_running_fetch_over(
+    autojump_clock: object, world: World, start: Start, some_bytes: SomeBytes
+) -> None:
+    alice, bob, cid, files = await album(world, start, some_bytes)
+    ends: dict[str, int] = {}
+
+    async def get(*only: str) -> None:
+        complete = await bob.node.get(cid, DATA / "got", peers=[alice.addr], only=only)
+        ends[" ".join(only)] = complete.bytes
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(get, "7")
+        await trio.sleep(0.2)
+        (fetch,) = (fetch for fetch, _ in bob.node.transfers.fetches.values())
+        while not fetch.done_bytes:
+            await trio.sleep(0.05)
+        assert fetch.done_bytes < len(files["7"])
+        nursery.start_soon(get, "5", "6")
+        await trio.sleep(0.5)
+        nursery.start_soon(get, "6")  # nothing new: it follows
+    # Whoever asked for less waits for what was added, and is told of all of it.
+    assert ends == dict.fromkeys(("7", "5 6", "6"), sum(len(files[name]) for name in "567"))
+    assert bob.tree("got") == {name: files[name] for name in "567"}
+    bob.assert_nothing_reserved()
