@@ -33,6 +33,7 @@ COMMANDS = {
     "verify": "Hash the copies of a content again.",
     "pause": "Pause the fetches of a content.",
     "resume": "Go on with paused fetches.",
+    "limit": "Limit the bytes a second that come and go.",
     "dht": "Look into the DHT.",
 }
 """Each command's line of help. `NAME` is the function `NAME_command` of the module `NAME`.

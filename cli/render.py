@@ -14,31 +14,24 @@ from typing import TYPE_CHECKING, Self
 from ..node.events import (
     Announced,
     Complete,
-    Contact,
-    Copy,
     Event,
     Failure,
-    FoundPeer,
     Handed,
     Hashing,
-    Identity,
     Listening,
     Lookup,
     Notice,
     Paused,
-    Peer,
     Progress,
-    Provider,
     Removed,
     Resumed,
     Shared,
     Source,
     Status,
-    Verified,
     Verifying,
 )
 from .output import printable, write_out
-from .rows import HEADINGS, cells
+from .rows import HEADINGS, cells, is_row
 from .words import count, duration, moment, percent, rate, size
 
 if TYPE_CHECKING:
@@ -109,7 +102,7 @@ class People:
             case Status():
                 self._listing = True
                 self._status(event)
-            case Copy() | Peer() | Identity() | FoundPeer() | Provider() | Contact() | Verified():
+            case _ if is_row(event):
                 self._settle()
                 self._row(event)
             case _:

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from ..node.events import Contact, Copy, Event, FoundPeer, Identity, Peer, Provider, Verified
-from .words import count, moment, size
+from ..node.events import (
+    Contact,
+    Copy,
+    Event,
+    FoundPeer,
+    Identity,
+    Limit,
+    Peer,
+    Provider,
+    Verified,
+)
+from .words import count, moment, rate, size
 
 HEADINGS: dict[type[Event], tuple[str, ...]] = {
     Copy: ("content", "state", "size", "pieces", "path", ""),
     Peer: ("peer", "address", "way", "ping", "in", "out", "program"),
     Contact: ("peer", "bucket", "last seen", "addresses"),
+    Limit: ("limit of", "up", "down"),
 }
 """The rows that a terminal shows as a table, and its columns; the others come one by one."""
+
+
+ROWS = (Copy, Peer, Identity, FoundPeer, Provider, Contact, Verified, Limit)
+"""Events that are rows."""
+
+
+def is_row(event: Event) -> bool:
+    """Return whether an event is a row of a list."""
+    return isinstance(event, ROWS)
 
 
 def cells(event: Event) -> list[str]:
@@ -32,5 +52,13 @@ def cells(event: Event) -> list[str]:
         case Verified():
             bad = f"{event.bad} missing or wrong" if event.bad else "all right"
             return [event.cid, event.state, count(event.pieces, "good piece"), bad, event.path]
+        case Limit():
+            names = {"node": "all together", "peer": "each peer"}
+            of = names.get(event.scope, event.cid or event.scope)
+            return [of, _limit(event.up), _limit(event.down)]
         case _:
             raise TypeError(f"{event.event} is no row")
+
+
+def _limit(bytes_a_second: int | None) -> str:
+    return "no limit" if bytes_a_second is None else rate(bytes_a_second)

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import trio
 
-from . import getting, looking, sharing
+from . import getting, limiting, looking, sharing
 from .client import Client, HashName, Links, OnLeave, Operation, Order, PathText
 from .errors import ShoalError, translate
 from .events import (
@@ -23,6 +23,7 @@ from .events import (
     Event,
     FoundPeer,
     Identity,
+    Limit,
     Lookup,
     Paused,
     Peer,
@@ -179,6 +180,18 @@ class Node(Lifecycle):
         """Go on with paused fetches of a content."""
         with _told():
             return await looking.resume(self, cid, _maybe(path))
+
+    async def limit(
+        self,
+        cid: str | None = None,
+        *,
+        each_peer: bool = False,
+        up: str | None = None,
+        down: str | None = None,
+    ) -> list[Limit]:
+        """Set and return limits of bytes a second."""
+        with _told():
+            return await limiting.limit(self, cid, each_peer, up, down)
 
     async def dht_find_peer(self, peer_id: str) -> FoundPeer:
         """Return a peer's addresses."""

@@ -24,6 +24,7 @@ from .events import (
     Event,
     FoundPeer,
     Identity,
+    Limit,
     Lookup,
     Paused,
     Peer,
@@ -188,6 +189,25 @@ class Client(Protocol):
 
     async def resume(self, cid: str, path: PathText | None = None) -> list[Resumed]:
         """Go on with paused fetches of a content."""
+        ...
+
+    async def limit(
+        self,
+        cid: str | None = None,
+        *,
+        each_peer: bool = False,
+        up: str | None = None,
+        down: str | None = None,
+    ) -> list[Limit]:
+        """Set and return limits of bytes a second, which hold at once and over a restart.
+
+        Args:
+            cid: A content; None = the whole node.
+            each_peer: The limit of each peer instead.
+            up: Sent at most: `500kB`, `10MB`, `1.5MiB`, `none` (no limit) or `default` (what the
+                settings say); None leaves it as it is. Without any, all limits are returned.
+            down: The same for what is fetched.
+        """
         ...
 
     async def dht_find_peer(self, peer_id: str) -> FoundPeer:

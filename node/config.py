@@ -17,6 +17,7 @@ from ..storage.config_file import read_config
 from ..wire.addresses import parse_multiaddr
 from ..wire.errors import InvalidText
 from .link import parse_peer
+from .rates import parse_rate
 
 DhtMode = Literal["auto", "server", "client"]
 
@@ -26,6 +27,10 @@ DEFAULT_LISTEN = (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}", f"/ip6/::/tcp/{DEFAULT_POR
 
 ANY_PORT_LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 """Where a `share` or `get` of its own listens."""
+
+
+LIMITS = ("up_limit", "down_limit", "peer_up_limit", "peer_down_limit")
+"""Settings that are rates (`rates.py`)."""
 
 
 class ConfigError(InvalidText):
@@ -50,6 +55,15 @@ class Config:
 
     dht_protocol: str = "/shoal/kad/1.0.0"
     """The DHT to take part in; on `/ipfs/kad/1.0.0` always as a client."""
+
+    up_limit: str | None = None
+    """Bytes a second that are sent at most, as `10MB`; None = no limit. So with all limits."""
+
+    down_limit: str | None = None
+    peer_up_limit: str | None = None
+    """The same for each peer."""
+
+    peer_down_limit: str | None = None
 
     def with_flags(self, **flags: Any) -> Config:
         """Return a copy in which each flag that is not None or empty replaces the setting."""
@@ -88,12 +102,14 @@ def _from_table(table: Mapping[str, Any], place: str) -> dict[str, Any]:
             near = difflib.get_close_matches(key, known, 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
             raise ConfigError(f"{place} has an unknown key {key!r}; {hint}")
-        if isinstance(value, list):
+        if isinstance(value, list) and key not in LIMITS:
             if not all(isinstance(item, str) for item in value):
                 raise ConfigError(f"{place}: {key} is a list of texts")
             values[key] = tuple(value)
         elif isinstance(value, str):
             values[key] = _from_text(key, value)
+        elif key in LIMITS and type(value) is int:
+            values[key] = str(value)
         else:
             raise ConfigError(f"{place}: {key} cannot be {value!r}")
     return values
@@ -101,7 +117,7 @@ def _from_table(table: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _from_text(key: str, text: str) -> Any:
     """Read a value given as one text; lists are separated by commas or spaces."""
-    if key in ("dht", "dht_protocol"):
+    if key in ("dht", "dht_protocol", *LIMITS):
         return text
     return tuple(text.replace(",", " ").split())
 
@@ -121,6 +137,10 @@ def _checked(config: Config, place: str) -> Config:
             parse_multiaddr(text)
         for text in config.bootstrap:
             parse_peer(text)
+        for name in LIMITS:
+            rate = getattr(config, name)
+            if rate is not None:
+                parse_rate(rate)
     except InvalidText as error:
         raise ConfigError(f"{place}: {error}") from error
     return config

@@ -298,6 +298,20 @@ class Resumed(Event):
 
 
 @immutable
+class Limit(Event):
+    """How many bytes a second may come and go."""
+
+    event: ClassVar[str] = "limit"
+    scope: str
+    """node, peer (each of them) or content."""
+    cid: str | None
+    """The content; None for the other scopes."""
+    up: int | None
+    """Bytes a second that are sent at most; None = no limit."""
+    down: int | None
+
+
+@immutable
 class FoundPeer(Event):
     """The addresses of a peer, as the DHT knows them."""
 
@@ -362,8 +376,8 @@ EVENTS: dict[str, type[Event]] = {
     kind.event: kind
     for kind in (
         Listening, Handed, Hashing, Shared, Announced, Progress, Complete, Copy, Status, Peer,
-        Identity, Removed, Verifying, Verified, Paused, Resumed, FoundPeer, Provider, Lookup,
-        Contact, Notice, Failure,
+        Identity, Removed, Verifying, Verified, Paused, Resumed, Limit, FoundPeer, Provider,
+        Lookup, Contact, Notice, Failure,
     )
 }  # fmt: skip
 """All events by their name in JSON."""

@@ -139,7 +139,8 @@ async def follow(
             await _until_done(node, fetch, timeout, teller)
         finally:
             fetch.followers -= 1
-        await trio.lowlevel.checkpoint()  # whoever stopped it for another one names that now
+        if fetch.replaced is not None:
+            await fetch.replaced.wait()
         if fetch.successor is None:
             break
         fetch = fetch.successor

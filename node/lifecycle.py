@@ -27,7 +27,7 @@ from ..wire.addresses import parse_multiaddr, with_peer
 from ..wire.errors import PeerFault
 from ..wire.ids import Cid
 from ..wire.keys import PrivateKey
-from . import sharing
+from . import limiting, sharing
 from .client import Client, PathText, Purpose
 from .config import ANY_PORT_LISTEN, DEFAULT_LISTEN, Config, load_config
 from .environment import Environment, real_environment
@@ -185,6 +185,7 @@ class Lifecycle:
             notice=self.notice,
             remark=self.remark,
         )
+        await limiting.load(self)
         self.dht.on_joined.append(self.transfers.look_again)
         await self.nursery.start(self.transfers.run)
         await self.nursery.start(self.dht.run)

@@ -10,6 +10,7 @@ from ..storage import model
 from ..storage.model import CopyState
 from ..wire.addresses import with_peer
 from ..wire.ids import Cid, PeerId
+from . import limiting
 from .errors import NotFound, Refused
 from .events import (
     Contact,
@@ -155,10 +156,12 @@ async def rm(node: Node, text: str, path: Path | None, delete_data: bool) -> lis
             await node.stop_fetch(copy.id)
         gone = await node.blocking(node.store.remove_copy, copy.id, delete_data)
         removed.append(Removed(str(copy.cid), str(copy.path), bool(gone.deleted)))
+        left = await node.blocking(node.store.copies, copy.cid)
+        if not left:
+            await limiting.forget(node, copy.cid)
         if node.offline:
             continue
         await node.transfers.content_changed(copy.cid)
-        left = await node.blocking(node.store.copies, copy.cid)
         key = announced_as(content) if content is not None else None
         if not left and key is not None:
             await node.dht.withdraw(key)

@@ -119,7 +119,20 @@ def _schema_3(database: Database) -> None:
     database.execute("ALTER TABLE copies ADD COLUMN reopened INTEGER NOT NULL DEFAULT 0")
 
 
-_MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (_schema_1, _schema_2, _schema_3)
+def _schema_4(database: Database) -> None:
+    """Keep limits of bytes a second."""
+    database.execute(
+        "CREATE TABLE limits (scope TEXT NOT NULL, up INTEGER NOT NULL, rate INTEGER, "
+        "PRIMARY KEY (scope, up)) WITHOUT ROWID"
+    )
+
+
+_MIGRATIONS: Final[tuple[Callable[[Database], None], ...]] = (
+    _schema_1,
+    _schema_2,
+    _schema_3,
+    _schema_4,
+)
 """In order; one that was shipped is never edited. Each runs in a transaction of its own."""
 
 

@@ -26,6 +26,7 @@ from .errors import Damaged, disk_errors
 from .filesystem import Disk, FileStat, Folder
 from .index import Index
 from .journal import Journal
+from .limit_table import LimitTable
 from .model import (
     Announce,
     Content,
@@ -56,6 +57,7 @@ class Store:
         hashes: CIDs of files that were hashed.
         dht: What the DHT wants to know again.
         peers: Bans and totals.
+        limits: Bytes a second that the owner set.
         disk: Where all copies lie.
         journal: The list of copies outside of the database.
         open_files: Files that readers keep open.
@@ -71,6 +73,7 @@ class Store:
         self.hashes = HashCache(connection)
         self.dht = DhtTables(connection)
         self.peers = PeerTables(connection)
+        self.limits = LimitTable(connection)
         self._connection = connection
         self._index = Index(connection)
         self._bits = Bits(connection)

@@ -27,6 +27,7 @@ from ..events import (
     Failure,
     FoundPeer,
     Identity,
+    Limit,
     Lookup,
     Paused,
     Peer,
@@ -191,6 +192,18 @@ class RunningNode:
         """See `Client.resume`."""
         asked = _copy(cid, path)
         return [row async for row in self._tell((Resumed,), "POST", "/v1/resume", asked)]
+
+    async def limit(
+        self,
+        cid: str | None = None,
+        *,
+        each_peer: bool = False,
+        up: str | None = None,
+        down: str | None = None,
+    ) -> list[Limit]:
+        """See `Client.limit`."""
+        asked = {"cid": cid, "each_peer": each_peer, "up": up, "down": down}
+        return [row async for row in self._tell((Limit,), "POST", "/v1/limit", asked)]
 
     async def dht_find_peer(self, peer_id: str) -> FoundPeer:
         """See `Client.dht_find_peer`."""

@@ -118,6 +118,14 @@ async def _resume(client: Client, asked: Arguments) -> Rows:
         yield row
 
 
+async def _limit(client: Client, asked: Arguments) -> Rows:
+    cid, each_peer = asked.maybe_text("cid"), asked.flag("each_peer", False)
+    up, down = asked.maybe_text("up"), asked.maybe_text("down")
+    asked.done()
+    for row in await client.limit(cid, each_peer=each_peer, up=up, down=down):
+        yield row
+
+
 async def _find_peer(client: Client, asked: Arguments) -> Rows:
     peer_id = asked.text("peer_id")
     asked.done()
@@ -148,6 +156,7 @@ COMMANDS: dict[str, Route] = {
     "/v1/rm": _rm,
     "/v1/pause": _pause,
     "/v1/resume": _resume,
+    "/v1/limit": _limit,
     "/v1/stop": _stop,
     "/v1/dht/find-peer": _find_peer,
     "/v1/dht/find-providers": _find_providers,

@@ -23,6 +23,7 @@ from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
 from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, Piece, Range, RejectReason
 from ..net.stream import FileRange
+from .limits import Turn
 from .link import Link
 
 if TYPE_CHECKING:
@@ -250,19 +251,25 @@ class ContentSwarm:
 
     async def serve(self, link: Link) -> None:
         """Answer a link's requests until it ends."""
-        while not link.closed.is_set():
-            link.work = trio.Event()
-            if link.index_waiting:
-                await self._serve_nodes(link)
-            elif link.chunks_waiting:
-                await self._serve_chunk(link)
-            elif link.upload is not None and (next_one := link.upload.peek()) is not None:
-                if link.stream.queued > SEND_AHEAD:
-                    await link.stream.wait_drained(SEND_AHEAD - (1 << 20))
-                    continue
-                await self._serve_piece(link, *next_one)
-            else:
-                await link.work.wait()
+        limit = self.transfers.limits.up
+        turn = Turn(limit, self.cid, link.peer, lambda: link.work.set())
+        try:
+            while not link.closed.is_set():
+                link.work = trio.Event()
+                if link.index_waiting:
+                    await self._serve_nodes(link)
+                elif link.chunks_waiting:
+                    await self._serve_chunk(link)
+                elif link.upload is not None and (next_one := link.upload.peek()) is not None:
+                    if link.stream.queued > SEND_AHEAD:
+                        await link.stream.wait_drained(SEND_AHEAD - (1 << 20))
+                        continue
+                    await self._serve_piece(link, turn, *next_one)
+                else:
+                    turn.leave()
+                    await link.work.wait()
+        finally:
+            turn.leave()
 
     async def _serve_chunk(self, link: Link) -> None:
         """Tell a chunk of our bitfield again, as it is now."""
@@ -280,8 +287,8 @@ class ContentSwarm:
         link.send_node(cid, block)
         await link.stream.wait_drained(NODES_AHEAD)
 
-    async def _serve_piece(self, link: Link, request_id: int, piece: int) -> None:
-        """Queue one piece, or reject the rest of its request."""
+    async def _serve_piece(self, link: Link, turn: Turn, request_id: int, piece: int) -> None:
+        """Queue one piece, or reject the rest of its request; wait if a limit is reached."""
         assert link.upload is not None
         part: FileRange | None = None
         holding = next((h for h in self.holdings.values() if h.bits[piece]), None)
@@ -291,6 +298,9 @@ class ContentSwarm:
             return  # cancelled meanwhile
         if part is None:
             link.send(link.upload.refuse(RejectReason.NOT_HELD))
+            return
+        if not turn.may_send(part.length):
+            await link.work.wait()
             return
         link.upload.take()
         link.send_piece(request_id, piece, part)

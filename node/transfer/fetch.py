@@ -27,6 +27,7 @@ from .arrivals import Arrivals
 from .blocks import BlockFeeder
 from .content import ContentSwarm
 from .indexing import NodeFetcher, fetch_index
+from .limits import Allowance
 from .link import Link
 from .room import FULL_SECONDS, Room
 from .saver import Arrived, Place, Saver
@@ -65,6 +66,8 @@ class Fetch:
         """Another fetch of this content, that goes first."""
         self.successor: Fetch | None = None
         """It was stopped for this one: other files are wanted now, or another order."""
+        self.replaced: trio.Event | None = None
+        """Set when `successor` is known; None: it has none."""
         self._answered = False
         self._progress_at = trio.current_time()
         self.banned: set[PeerId] = set()
@@ -79,6 +82,7 @@ class Fetch:
         self.nodes = NodeFetcher(lambda: [x for x in self._adopted if x.greeted])
         self._saver: Saver | None = None
         self.room = Room(transfers, self.done)
+        self.allowance: Allowance | None = None
         self._sources: dict[str, tuple[int, int]] = {}  # verified bytes and pieces
         self._rate = Rate()
         self._arrivals: Arrivals | None = None
@@ -112,6 +116,8 @@ class Fetch:
                 self._arrivals.close()
             if self.engine is not None:
                 self.engine.close()
+            if self.allowance is not None:
+                self.allowance.close()
 
     async def _run(self) -> None:
         store, blocking = self.transfers.store, self.transfers.blocking
@@ -152,10 +158,16 @@ class Fetch:
         size = (self.total_bytes or MAX_PIECE) // max(1, count)
         random = self.transfers.environment.random.stream(f"picker {self.cid} {self.copy.id}")
         feeder = self.feeder = BlockFeeder(self)
-        pool = self.transfers.pool
+        budget = self.allowance = Allowance(
+            self.transfers.limits.down,
+            self.cid,
+            self.transfers.pool,
+            min(size, MAX_PIECE),
+            lambda: self._saved_some.set(),
+        )
         order = Order(self.copy.order)
         self.engine = Download(
-            pieces, bits, random, feeder.length, pool, order=order, piece_size=size
+            pieces, bits, random, feeder.length, budget, order=order, piece_size=size
         )
         if wanted is not None:
             self.engine.want(wanted)
@@ -259,6 +271,8 @@ class Fetch:
             link.connection.fetching -= 1
         if self.engine is not None:
             self.engine.leave(link.source)
+        if self.allowance is not None:
+            self.allowance.left(link.peer)
         if self._arrivals is not None:
             self._arrivals.left(link)
         self._saved_some.set()
@@ -302,12 +316,14 @@ class Fetch:
         self._ask(link)
 
     def _ask(self, link: Link) -> None:
-        engine = self.engine
-        if engine is None or self.room.full is not None:
+        engine, allowance = self.engine, self.allowance
+        if engine is None or allowance is None or self.room.full is not None:
             return
         now = trio.current_time()
+        allowance.asking(link.peer)
         for ask in engine.asks(link.source, now):
             link.request(Request(ask.id, ask.first, ask.count))
+        allowance.asking(None)
 
     def ask_all(self) -> None:
         """Ask every peer for more, those first who are asked for least and have given least."""
@@ -354,8 +370,9 @@ class Fetch:
         Raises:
             PeerFault: It was not asked for, or has another length.
         """
-        if self._arrivals is None:
+        if self._arrivals is None or self.allowance is None:
             raise PeerFault("swarm-unasked", f"piece {piece.index}")
+        self.allowance.came(piece.length)
         return self._arrivals.begins(link, piece)
 
     def piece_bytes(self, link: Link, count: int) -> None:
@@ -482,8 +499,15 @@ class Fetch:
     def waits_for_peers(self) -> bool:
         """Whether bytes are wanted of others: not of the disk, nor of another fetch."""
         preparing = self.indexed and self.engine is None
-        busy = preparing or self.copying_to_disk or self.behind is not None
+        busy = preparing or self.copying_to_disk or self.behind is not None or self.limited
         return not busy and self.room.full is None
+
+    @property
+    def limited(self) -> bool:
+        """Whether nothing is under way as a limit has no room for it."""
+        if self.engine is None or self.allowance is None or not self.allowance.held_back:
+            return False
+        return not any(source.runs for source in self.engine.sources)
 
     @property
     def copying_to_disk(self) -> bool:

@@ -58,6 +58,8 @@ def why_waiting(fetch: Fetch, links: Sequence[Link], rate: float) -> Reason | No
     if engine is not None and fetch.unwritten and fetch.transfers.pool.room < engine.piece_size:
         waiting = fetch.transfers.pool.used >> 20
         return Reason(Kind.DISK_SLOW, f"{waiting} MiB wait for the disk, which is slow")
+    if fetch.limited and links:
+        return Reason(Kind.RATE_LIMIT, "a limit of bytes a second is reached: see shoal limit")
     if fetch.indexed and engine is None:
         return Reason(Kind.PREPARING, "laying out the files")
     if not links:

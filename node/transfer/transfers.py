@@ -29,6 +29,7 @@ from ..net.host import Host
 from ..net.stream import Stream
 from .content import ContentSwarm
 from .fetch import Fetch
+from .limits import Limits
 from .link import Link
 from .pool import Pool
 from .seeking import Seeker
@@ -87,6 +88,7 @@ class Transfers:
         self.notice = notice
         self.remark = remark or notice
         self.pool = Pool()
+        self.limits = Limits()
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self.swarms: dict[Cid, ContentSwarm] = {}
         self.fetches: dict[int, tuple[Fetch, Seeker]] = {}
@@ -128,6 +130,7 @@ class Transfers:
         """Serve and fetch until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self.limits.run)
             self.host.handle(PROTOCOL, self._inbound, max_inbound=MAX_INBOUND)
             task_status.started()
             try:
@@ -276,16 +279,26 @@ class Transfers:
                 return running[0]
             old = running[0]
             hints = (*hints, *running[1].hints)
+            old.replaced = old.replaced or trio.Event()
             self.stop_fetch(copy.id)
-            await old.done.wait()
+        try:
+            if old is not None:
+                await old.done.wait()
+            fetch = await self._begin(copy, hints, links)
+            if old is not None:
+                old.successor = fetch
+        finally:
+            if old is not None and old.replaced is not None:
+                old.replaced.set()
+        return fetch
+
+    async def _begin(self, copy: Copy, hints: Iterable[PeerHint], links: Links) -> Fetch:
         swarm = await self.swarm(copy.cid)
         running = self.fetches.get(copy.id)
         if running is not None:
             running[1].add(hints)
             return running[0]
         fetch = Fetch(self, swarm, copy, links)
-        if old is not None:
-            old.successor = fetch
         seeker = Seeker(self, fetch, hints)
         self.fetches[copy.id] = (fetch, seeker)
         self._scopes[copy.id] = trio.CancelScope()

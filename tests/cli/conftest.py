@@ -99,7 +99,7 @@ class Script:
 
     def __getattr__(self, name: str) -> Any:
         """Every other method returns the rows."""
-        if name not in {"ls", "status", "peers", "rm", "resume", "dht_table"}:
+        if name not in {"ls", "status", "peers", "rm", "resume", "limit", "dht_table"}:
             raise AttributeError(name)
 
         async def method(*arguments: Any, **options: Any) -> list[Event]:

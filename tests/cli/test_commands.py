@@ -15,6 +15,7 @@ from shoal.node.events import (
     Copy,
     FoundPeer,
     Hashing,
+    Limit,
     Lookup,
     Notice,
     Peer,
@@ -217,6 +218,7 @@ ROWS: dict[str, tuple[tuple[str, ...], Any, str]] = {
     "ls": (("ls",), Copy(CID, "/data/x", "shared", "x", 1500, 1, 1), "1.50 kB"),
     "status": (("status",), Status("12D3me", False, "/home", contents=2), "does not run"),
     "rm": (("rm", CID), Removed(CID, "/data/x", False), "forgot /data/x"),
+    "limit": (("limit",), Limit("node", None, 1_500_000, None), "1.50 MB/s\tno limit"),
 }
 
 
@@ -261,6 +263,16 @@ def test_others_say_how_to_start_one(shoal: Any, node: Any, name: str) -> None:
     done = shoal(*arguments)
     assert done.code == 0
     assert words in done.out + done.err
+
+
+def test_limit_passes_on_what_was_said(shoal: Any, node: Any) -> None:
+    shoal("limit", "--up", "10MB", "--down", "none", f"shoal:{CID},name=x")
+    shoal("limit", "--each-peer", "--up", "default")
+    assert [options for *_, options in node.asked] == [
+        {"each_peer": False, "up": "10MB", "down": "none"},
+        {"each_peer": True, "up": "default", "down": None},
+    ]
+    assert [arguments[1] for arguments in node.asked] == [CID, None]
 
 
 def test_pause(shoal: Any, node: Any) -> None:

@@ -24,6 +24,7 @@ from shoal.node.events import (
     FoundPeer,
     Hashing,
     Identity,
+    Limit,
     Lookup,
     Notice,
     Paused,
@@ -122,6 +123,10 @@ class FakeNode:
     async def resume(self, cid: str, path: Any = None) -> list[Resumed]:
         self._note("resume", cid, path)
         return [Resumed(cid, "/y")]
+
+    async def limit(self, cid: str | None = None, **options: Any) -> list[Limit]:
+        self._note("limit", cid, **options)
+        return [Limit("node", cid, 1000, None)]
 
     async def dht_find_peer(self, peer_id: str) -> FoundPeer:
         return FoundPeer(peer_id, ("/ip4/127.0.0.1/tcp/1",))

@@ -85,6 +85,18 @@ async def test_commands_name_the_copy(client: RunningNode, node: Any) -> None:
     assert [arguments for _, arguments, _ in node.asked] == [(CID, "/y"), (CID, None), (CID, None)]
 
 
+async def test_limits_pass_as_they_were_said(client: RunningNode, node: Any) -> None:
+    (row,) = await client.limit(up="1kB")
+    assert (row.scope, row.up, row.down) == ("node", 1000, None)
+    await client.limit(CID, down="none")
+    await client.limit(each_peer=True)
+    assert node.asked == [
+        ("limit", (None,), {"each_peer": False, "up": "1kB", "down": None}),
+        ("limit", (CID,), {"each_peer": False, "up": None, "down": "none"}),
+        ("limit", (None,), {"each_peer": True, "up": None, "down": None}),
+    ]
+
+
 async def test_lookups_and_verify_stream(client: RunningNode) -> None:
     found = [event async for event in client.dht_find_providers(CID)]
     assert [type(event) for event in found] == [Provider, Lookup]

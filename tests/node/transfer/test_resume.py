@@ -167,7 +167,7 @@ async def test_a_wider_choice_takes_a_running_fetch_over(
         nursery.start_soon(get, "7")
         await trio.sleep(0.2)
         (fetch,) = (fetch for fetch, _ in bob.node.transfers.fetches.values())
-        while not fetch.done_bytes:
+        while not fetch.done_bytes:  # noqa: ASYNC110 (virtual time)
             await trio.sleep(0.05)
         assert fetch.done_bytes < len(files["7"])
         nursery.start_soon(get, "5", "6")
