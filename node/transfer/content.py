@@ -23,14 +23,13 @@ from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
 from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, Piece, Range, RejectReason
 from ..net.stream import FileRange
+from .dealing import Dealer
 from .limits import Turn
 from .link import Link
+from .ranges import ranges_of, runs_of
 
 if TYPE_CHECKING:
     from .transfers import Transfers
-
-SEND_AHEAD = 3 << 20
-"""Bytes of pieces queued on a stream; the rest of a request can still be cancelled."""
 
 MAX_TABLES = 128
 """Piece tables kept for serving, of 48 KiB each, for each content that is being served."""
@@ -78,6 +77,7 @@ class ContentSwarm:
         self.fetch: Fetching | None = None
         self.holdings: dict[int, Holding] = {}
         """Copies by id, with the pieces that each holds."""
+        self.dealer = Dealer(self)
         self._tables: OrderedDict[int, PieceTable] = OrderedDict()
         self._loading = trio.Lock()
         self.loaded = False
@@ -170,10 +170,11 @@ class ContentSwarm:
                 self.transfers.close_link(link)
                 return
             self.links.pop(link.peer)
+            self.dealer.left(other)
             self._detach(other)
             self.transfers.close_link(other)
         self.links[link.peer] = link
-        link.tell_bits()
+        self.dealer.joined(link)
         if self.fetch is not None:
             self.fetch.joined(link)
         self.transfers.serve_link(self, link)
@@ -182,6 +183,7 @@ class ContentSwarm:
         """Forget a link that has ended."""
         if self.links.get(link.peer) is link:
             del self.links[link.peer]
+            self.dealer.left(link)
         self._detach(link)
 
     def _detach(self, link: Link) -> None:
@@ -194,6 +196,7 @@ class ContentSwarm:
         """The peer's whole bitfield has come."""
         if self.fetch is not None:
             self.fetch.told(link)
+        self.dealer.has_more(link)
 
     def peer_told_again(self, link: Link, frame: Bitfield) -> None:
         """A chunk of the peer's bitfield comes again; PeerFault if it was not asked for."""
@@ -208,6 +211,7 @@ class ContentSwarm:
             self.fetch.have(link, ranges, held)
         else:
             link.source.bits.change(ranges, held)
+        self.dealer.has_more(link)
 
     def peer_rejected(self, link: Link, request_id: int) -> None:
         """The peer will not answer a request."""
@@ -236,6 +240,7 @@ class ContentSwarm:
         """Take a piece."""
         if self.fetch is not None:
             self.fetch.piece_ends(link, piece)
+            self.dealer.gave(link, piece.length)
 
     def node_came(self, link: Link, body: IndexNode, block: bytes) -> None:
         """Take an index node."""
@@ -261,8 +266,9 @@ class ContentSwarm:
                 elif link.chunks_waiting:
                     await self._serve_chunk(link)
                 elif link.upload is not None and (next_one := link.upload.peek()) is not None:
-                    if link.stream.queued > SEND_AHEAD:
-                        await link.stream.wait_drained(SEND_AHEAD - (1 << 20))
+                    ahead = self.dealer.ahead(link)
+                    if link.stream.queued > ahead:
+                        await link.stream.wait_drained(ahead - min(1 << 20, ahead // 2))
                         continue
                     await self._serve_piece(link, turn, *next_one)
                 else:
@@ -352,26 +358,3 @@ class ContentSwarm:
         while len(self._tables) > MAX_TABLES:
             self._tables.popitem(last=False)
         return found
-
-
-def ranges_of(pieces: Sequence[int]) -> list[Range]:
-    """Return ascending piece numbers as ranges."""
-    ranges: list[Range] = []
-    for piece in pieces:
-        if ranges and ranges[-1][0] + ranges[-1][1] == piece:
-            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
-        else:
-            ranges.append((piece, 1))
-    return ranges
-
-
-def runs_of(bits: bitarray) -> list[Range]:
-    """Return the runs of set bits."""
-    ranges: list[Range] = []
-    at = bits.find(1)
-    while at >= 0:
-        end = bits.find(0, at)
-        end = len(bits) if end < 0 else end
-        ranges.append((at, end - at))
-        at = bits.find(1, end) if end < len(bits) else -1
-    return ranges

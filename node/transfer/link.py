@@ -88,6 +88,12 @@ class Link:
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
         self._nodes_asked: Counter[Cid] = Counter()
         self.sent_bytes = 0
+        self.choking = False
+        """We answer none of its requests for now."""
+        self.ahead = 1 << 20
+        """Bytes of pieces that may be queued, by the rate measured from here on."""
+        self.paced_at = 0.0
+        self.paced_bytes = 0
         stream.install_sink(FrameDecoder(self))
 
     # Sending
@@ -240,6 +246,8 @@ class Link:
             if pieces is None:
                 raise PeerFault("swarm-request-range", "nothing is held")
             self.upload = Upload(pieces)
+        if not self.swarm.dealer.asked(self, request):
+            return
         rejected = self.upload.ask(request)
         if rejected is not None:
             self.send(rejected)

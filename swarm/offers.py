@@ -1,0 +1,152 @@
+"""Super-seeding: a single seed shows each peer only some pieces, others to everyone.
+
+Peers that see all of a seed choose alike and ask it for the same rare pieces; the seed then sends a
+piece several times before the swarm has each piece once, and its uplink is the bottleneck of all
+(Legout et al. 2006: the trouble is the start). So it says Have for a few pieces at a time, those
+that it has offered least so far, and for more whenever a peer has asked for half of them: nobody
+has to wait for an offer, and no two peers are offered the same piece before each has been offered.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from bitarray import bitarray
+from bitarray.util import ones, zeros
+
+from .peer_bits import PeerBits
+
+MAX_PIECES: Final = 1 << 20
+"""Of larger contents everything is shown: a bit for every piece and peer is kept meanwhile."""
+
+FEWEST_PIECES: Final = 16
+"""Of smaller contents, too."""
+
+FIRST_OFFERS: Final = 4
+"""Pieces that a peer is offered at first, and has to choose from at least."""
+
+IGNORED_SECONDS: Final = 2.0
+"""Offers of which none is asked for that long are not what the peer wants: twice as many follow."""
+
+
+class Draw(Protocol):
+    """The random source that is handed in."""
+
+    def randrange(self, stop: int, /) -> int:
+        """Return a number from 0 to `stop - 1`."""
+        ...
+
+
+class _Peer:
+    __slots__ = ("asked", "bits", "most", "offered", "open", "since")
+
+    def __init__(self, pieces: int, bits: PeerBits, now: float) -> None:
+        self.bits = bits
+        self.offered = zeros(pieces)
+        self.open: set[int] = set()
+        """Offered, not asked for yet and not held."""
+        self.asked: set[int] = set()
+        """Asked for and not held yet."""
+        self.most = FIRST_OFFERS
+        self.since = now
+        """When it was last offered something, or asked."""
+
+    def look(self) -> None:
+        """Forget what it holds by now."""
+        for pieces in (self.open, self.asked):
+            pieces.difference_update([piece for piece in pieces if self.bits.has(piece)])
+
+
+class Offers:
+    """What one seed has offered to whom.
+
+    Args:
+        pieces: How many there are.
+        random: Where a choice begins.
+    """
+
+    def __init__(self, pieces: int, random: Draw) -> None:
+        self._pieces = pieces
+        self._random = random
+        self._fresh = ones(pieces)  # pieces that were offered to nobody
+        self._peers: dict[str, _Peer] = {}
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._peers
+
+    def join(self, name: str, bits: PeerBits, now: float) -> None:
+        """Begin to offer pieces to a peer, which was told that we hold nothing."""
+        self._peers[name] = _Peer(self._pieces, bits, now)
+
+    def leave(self, name: str) -> None:
+        """Forget a peer."""
+        self._peers.pop(name, None)
+
+    def asked(self, name: str, first: int, count: int, now: float) -> None:
+        """A peer has asked for pieces."""
+        peer = self._peers.get(name)
+        if peer is not None:
+            pieces = range(first, min(first + count, self._pieces))
+            peer.open.difference_update(pieces)
+            peer.asked.update(piece for piece in pieces if not peer.bits.has(piece))
+            peer.since = now
+
+    def choked(self, name: str) -> None:
+        """A peer gets nothing for now: others may be offered what it was."""
+        peer = self._peers.get(name)
+        if peer is not None:
+            self._fresh[list(peer.open | peer.asked)] = 1
+            peer.asked.clear()
+            peer.open.clear()
+
+    def next(self, name: str, now: float) -> list[int]:
+        """Return pieces to offer to a peer now."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return []
+        peer.look()
+        ignored = not peer.asked and now >= peer.since + IGNORED_SECONDS
+        if peer.open and ignored:
+            peer.open.clear()
+            peer.most = min(2 * peer.most, self._pieces)
+        found: list[int] = []
+        most = max(peer.most, len(peer.asked))  # to choose from: as much as it asks for at a time
+        if 2 * len(peer.open) <= most:
+            found = self._choose(peer, self._fresh & ~peer.offered, most - len(peer.open))
+            if not found and not peer.open and (ignored or not peer.asked):
+                found = self._again(peer, ignored)
+        if found:
+            peer.since = now
+        return found
+
+    def _again(self, peer: _Peer, ignored: bool) -> list[int]:
+        """Offer what others were offered, but not what is on its way to one of them."""
+        left = ~peer.offered
+        under_way = zeros(self._pieces)
+        for other in self._peers.values():
+            under_way[list(other.asked | other.open)] = 1
+        found = self._choose(peer, left & ~under_way, 1)
+        return found or (self._choose(peer, left, peer.most) if ignored else [])
+
+    def _choose(self, peer: _Peer, bits: bitarray, most: int) -> list[int]:
+        """Offer pieces from a random place on."""
+        found: list[int] = []
+        while len(found) < most and bits.any():
+            at: int = bits.find(1, self._random.randrange(self._pieces))
+            if at < 0:
+                at = bits.find(1)
+            bits[at] = 0
+            peer.offered[at] = 1
+            if not peer.bits.has(at):
+                self._fresh[at] = 0
+                peer.open.add(at)
+                found.append(at)
+        return found
+
+    def hidden(self, name: str) -> bitarray | None:
+        """Return what a peer was not offered; None if we offer it nothing piece by piece."""
+        peer = self._peers.get(name)
+        return None if peer is None else ~peer.offered
