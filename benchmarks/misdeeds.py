@@ -6,7 +6,6 @@ worst until the stream ends; then it gets a new one. `hostile_peer.py` runs them
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
@@ -14,6 +13,7 @@ from itertools import count
 import trio
 
 from shoal.node.net.connection import Connection
+from shoal.node.net.errors import NetError
 from shoal.node.net.stream import Stream
 from shoal.wire import varint
 from shoal.wire.ids import Cid
@@ -38,14 +38,14 @@ from shoal.wire.swarm import (
     encode,
     hash_proof,
 )
-from shoal.wire.yamux_frames import DATA, PING, SYN, WINDOW
+from shoal.wire.yamux import YamuxStream
+from shoal.wire.yamux_frames import HEADER, PING, SYN, WINDOW
 
 MIB = 1 << 20
 ALL = Bitfield(BitfieldKind.ALL)
 MANY_STREAMS = 10_000
 SWARM_STREAMS = 64
 DELUGE = 32 << 20
-YAMUX = struct.Struct(">BBHII")
 
 
 class Wire:
@@ -114,9 +114,9 @@ class Wire:
                 await self._more()
                 self._data.clear()
 
-    def yamux(self, kind: int, flags: int, stream_id: int, value: int, data: bytes = b"") -> None:
+    def yamux(self, kind: int, flags: int, stream_id: int, value: int) -> None:
         """Queue a yamux frame past all rules of our own session."""
-        self.connection.session._control.append(YAMUX.pack(0, kind, flags, stream_id, value) + data)
+        self.connection.session._control.append(HEADER.pack(0, kind, flags, stream_id, value))
         self.connection.wake_writer()
 
 
@@ -265,9 +265,14 @@ async def deluge(wire: Wire) -> None:
     await wire.raw(varint.encode(256 * MIB))
     with suppress(trio.BrokenResourceError):
         await wire.wait_end()
-    for _ in range(DELUGE // 65000):
-        wire.yamux(DATA, 0, inner, 65000, bytes(65000))
-        await trio.sleep(0.001)
+    session = wire.connection.session
+    ghost = YamuxStream(session, inner, inbound=False)
+    ghost.send_window = DELUGE
+    for _ in range(DELUGE >> 16):
+        ghost.queue(bytes(1 << 16))
+        wire.connection.wake_writer()
+        while ghost.queued:
+            await trio.sleep(0.001)
 
 
 async def hoards(wire: Wire) -> None:
@@ -275,13 +280,14 @@ async def hoards(wire: Wire) -> None:
     most = encode(IndexNode(wire.root), 2 * MIB) + bytes(2 * MIB - 1)
 
     async def hoard() -> None:
-        with suppress(trio.BrokenResourceError):
+        with suppress(NetError, trio.BrokenResourceError):
             stream = await wire.connection.open_stream([PROTOCOL])
             await stream.send_all(most)
             await stream.receive_some()
+            await trio.sleep(1)
 
     async with trio.open_nursery() as nursery:
-        for _ in range(SWARM_STREAMS):
+        for _ in range(SWARM_STREAMS - 1):
             nursery.start_soon(hoard)
     await trio.sleep(1)
 

@@ -41,6 +41,10 @@ LARGE_BATCH = 1 << 20
 BATCH_SECONDS = 0.05
 """A batch takes about this long at the measured rate, so that a ping never waits for long."""
 
+MAX_LARGE_BATCHES = 16
+"""Connections that have the two buffers of a large batch, in the process; further ones send 64 KiB
+at a time: peers that ask for much and then read nothing must not cost 2 MiB each."""
+
 IDLE_SECONDS = 2.0
 """After which large buffers are given back."""
 
@@ -65,14 +69,15 @@ class Faults(Protocol):
         """Count a fault."""
 
 
-class ReadBuffers:
-    """What the reading sides of all connections share."""
+class Buffers:
+    """What all connections of a host share."""
 
     def __init__(self) -> None:
         self.plain = memoryview(bytearray(noise.MAX_PLAIN + HEADER_BYTES))
         """For the plain text of one frame behind the beginning of a header; nothing stays in it
         between two passes."""
         self.large_left = MAX_LARGE
+        self.large_batches_left = MAX_LARGE_BATCHES
 
 
 class _Ended(Exception):
@@ -89,7 +94,7 @@ class Pump:
         session: Session,
         faults: Faults,
         run_blocking: RunBlocking,
-        buffers: ReadBuffers,
+        buffers: Buffers,
     ) -> None:
         """Take over a secured stream.
 
@@ -111,6 +116,7 @@ class Pump:
         self._run_blocking = run_blocking
         self._buffers = buffers
         self._large = False  # one of the large buffers is ours
+        self._large_batch = False  # a large batch is
         self._rest = b""  # the beginning of a header, received and not walked yet
         self._wake = trio.Event()
         self._ping_id = 0
@@ -185,6 +191,7 @@ class Pump:
                 nursery.start_soon(ending, self._keep_alive)
         finally:
             self._give_back()
+            self._give_back_batch()
             with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_SECONDS):
                 await trio.aclose_forcefully(self._raw)  # type: ignore[arg-type]
         return reason
@@ -275,11 +282,12 @@ class Pump:
                 if not self._wake.is_set():
                     size = 0
                     plain = out = memoryview(b"")
+                    self._give_back_batch()
                     await self._wake.wait()
                 continue
             want = self._batch_size()
             if want > size:
-                size = want if want <= SMALL_BATCH else LARGE_BATCH
+                size = SMALL_BATCH if want <= SMALL_BATCH else LARGE_BATCH
                 plain = memoryview(bytearray(size))
                 out = memoryview(bytearray(noise.sealed_size(size) + 18))
             length, lead, reads = self._session.fill(plain[:want])
@@ -302,7 +310,14 @@ class Pump:
 
     def _batch_size(self) -> int:
         wanted = int(self._rate * BATCH_SECONDS) if self._rate else SMALL_BATCH
-        return max(SMALL_BATCH, min(wanted, LARGE_BATCH))
+        if wanted > SMALL_BATCH and not self._large_batch:
+            self._large_batch = self._buffers.large_batches_left > 0
+            self._buffers.large_batches_left -= self._large_batch
+        return max(SMALL_BATCH, min(wanted, LARGE_BATCH if self._large_batch else SMALL_BATCH))
+
+    def _give_back_batch(self) -> None:
+        self._buffers.large_batches_left += self._large_batch
+        self._large_batch = False
 
     def _measure(self, count: int, seconds: float) -> None:
         if count >= SMALL_BATCH // 2:
