@@ -113,6 +113,7 @@ class Pump:
         self._first_plain = secured.plain
         self._session = session
         self._faults = faults
+        self._scope = trio.CancelScope()
         self._run_blocking = run_blocking
         self._buffers = buffers
         self._large = False  # one of the large buffers is ours
@@ -126,7 +127,8 @@ class Pump:
         self._rate = 0.0
         self.closing = False
         self._drain_by = 0.0
-        self._broken = False  # the peer broke the protocol
+        self.broken = False
+        """The peer is at fault: nothing more is read."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -143,11 +145,12 @@ class Pump:
             self._session.go_away(yamux_frames.NORMAL)
             self.wake()
 
-    def _break_off(self, reason: str) -> None:
-        """Drop everything but a word to the peer that it is at fault."""
+    def break_off(self, reason: str) -> None:
+        """Drop everything but a word to the peer that it is at fault, and end soon."""
         self._session.close_all(reason)
         self._session.go_away(yamux_frames.PROTOCOL_ERROR)
-        self.closing = self._broken = True
+        self.closing = self.broken = True
+        self._scope.deadline = trio.current_time() + GOODBYE_SECONDS
         self.wake()
 
     def doubt(self) -> None:
@@ -172,8 +175,7 @@ class Pump:
             except PeerFault as fault:
                 self._faults.count(fault)
                 reason = reason or str(fault)
-                self._break_off(reason)
-                nursery.cancel_scope.deadline = trio.current_time() + GOODBYE_SECONDS
+                self.break_off(reason)
                 return
             except _Ended as end:
                 reason = reason or str(end)
@@ -186,6 +188,7 @@ class Pump:
 
         try:
             async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
                 nursery.start_soon(ending, read)
                 nursery.start_soon(ending, self._write)
                 nursery.start_soon(ending, self._keep_alive)
@@ -210,6 +213,8 @@ class Pump:
                 have = self._pass(cipher, have)
                 pass_done()
                 self.wake()
+                if self.broken:
+                    await trio.sleep_forever()
             room = min(len(cipher) - have, LARGE_READ)
             if len(cipher) > MIDDLE_READ:
                 fresh = -1
@@ -306,7 +311,7 @@ class Pump:
     def _draining(self) -> bool:
         """Whether something is queued that the peer's windows have no room for yet."""
         queued = any(stream.queued for stream in self._session.streams.values())
-        return queued and not self._broken and trio.current_time() < self._drain_by
+        return queued and not self.broken and trio.current_time() < self._drain_by
 
     def _batch_size(self) -> int:
         wanted = int(self._rate * BATCH_SECONDS) if self._rate else SMALL_BATCH
@@ -376,7 +381,7 @@ class Pump:
     async def _goodbye(self) -> None:
         with trio.move_on_after(GOODBYE_SECONDS):
             await self._raw.send_eof()
-            if not self._broken:
+            if not self.broken:
                 await trio.sleep(GOODBYE_SECONDS)  # the reader sees the peer's end before
         raise _Ended("closed")
 

@@ -56,7 +56,7 @@ MAX_CHUNKS_WAITING = 64
 MAX_REMEMBERED = 1024
 """Requests remembered; pieces of cancelled ones may still be on their way."""
 
-MAX_REFUSED = 1024
+MAX_REFUSED = 64
 """Requests beyond what may wait that a peer may send between two pieces of ours: it does not read
 our answers, and each waits to be sent."""
 
