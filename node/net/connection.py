@@ -47,6 +47,9 @@ hurry may open many streams at once."""
 
 FAULT_SECONDS = 10.0
 
+TOO_MANY_FAULTS = "faults-too-many"
+"""The fault of a peer whose connection ends for that; it gets no other for a while."""
+
 MAX_UNREAD = 2 << 20
 """Received and unread bytes of one connection."""
 
@@ -297,7 +300,7 @@ class Connection:
             self._faults += 1
         over = self._faults > MAX_FAULTS or self._refused_streams > MAX_REFUSED_STREAMS
         if over and not self._pump.broken:
-            self._tell_fault(self, PeerFault("faults-too-many", fault.reason))
+            self._tell_fault(self, PeerFault(TOO_MANY_FAULTS, fault.reason))
             self._reason = self._reason or "the peer broke too many rules"
             self._pump.break_off(self._reason)
 

@@ -19,6 +19,7 @@ from shoal.node.net.connection import (
     MAX_UNREAD,
 )
 from shoal.node.net.host import Host
+from shoal.node.net.roster import SHUN_SECONDS
 from shoal.node.net.stream import SEND_AHEAD, Stream
 from shoal.simulations.world import World
 from shoal.wire.yamux import MAX_STREAMS
@@ -94,6 +95,13 @@ async def test_one_who_breaks_a_rule_again_and_again_loses_the_connection(
     assert connection.reason == "the peer broke too many rules"
     assert bob.faults["faults-too-many"] == 1
     assert sum(bob.faults.values()) == 4 * MAX_FAULTS + 2
+    again = await raw_peer(bob)  # the same identity
+    assert not bob.connections()
+    assert again.ended.is_set()
+    assert bob.faults["upgrade-Shunned"] == 1
+    await trio.sleep(SHUN_SECONDS)
+    await raw_peer(bob)
+    assert len(bob.connections()) == 1
     await still_well(bob, make_host)
 
 
