@@ -278,6 +278,32 @@ async def test_an_only_seeder_that_does_not_deliver_costs_no_busy_loop(
     bob.assert_nothing_reserved()
 
 
+@pytest.mark.parametrize("count", [2, 5])
+async def test_peers_that_never_give_the_index_do_not_keep_it_from_us(
+    autojump_clock: object,
+    start: Start,
+    puppet: MakePuppet,
+    some_bytes: SomeBytes,
+    count: int,
+) -> None:
+    data = some_bytes(DATA_SIZE)
+    alice, bob = await start("alice"), await start("bob")
+    alice.write("film", data)
+    cid = await alice.share("film")
+    mutes = [await puppet(f"mute {number}") for number in range(count)]
+
+    async def say_nothing(wire: Any) -> None:
+        await wire.send(ALL)
+
+    for mute in mutes:
+        mute.behave(Cid.parse(cid), say_nothing)
+
+    with trio.fail_after(20 + count):
+        await bob.get(cid, *mutes, alice)
+
+    assert bob.read("got") == data
+
+
 # Those who ask
 
 
