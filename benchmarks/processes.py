@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 Event = dict[str, Any]
 
@@ -33,20 +33,15 @@ class Usage:
     peak_bytes: int
 
 
-class Shoal:
-    """One `shoal --json` process with a home folder of its own."""
+class Process:
+    """A Python program that prints a JSON object a line."""
 
     def __init__(
-        self,
-        home: Path,
-        *arguments: str,
-        log: Path | None = None,
-        folder: Path | None = None,
+        self, *arguments: str, log: Path | None = None, folder: Path | None = None
     ) -> None:
-        """Start `shoal --home HOME --json ARGUMENTS`, in `folder`."""
-        self.home = home
+        """Start `python ARGUMENTS`, in `folder`."""
         self._log: IO[bytes] | int = log.open("wb") if log else subprocess.DEVNULL
-        command = [sys.executable, "-m", "shoal.cli", "--home", str(home), "--json", *arguments]
+        command = [sys.executable, *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._log, cwd=folder
         )
@@ -95,6 +90,15 @@ class Shoal:
         fields = text[text.rindex(")") :].split()
         return (int(fields[12]) + int(fields[13])) / os.sysconf("SC_CLK_TCK")
 
+    def peak_bytes(self) -> int:
+        """Return the most memory that the running process has had so far (Linux; elsewhere 0)."""
+        try:
+            text = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return 0
+        found = [line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:")]
+        return int(found[0]) * 1024 if found else 0
+
     def finish(self, *, stop: bool = False) -> Usage:
         """Wait for the end (`stop`: ask for it first) and return what the process used."""
         if self._usage is None:
@@ -118,7 +122,7 @@ class Shoal:
                 self._log.close()
         return self._usage
 
-    def __enter__(self) -> Shoal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -128,6 +132,22 @@ class Shoal:
         trace: TracebackType | None,
     ) -> None:
         self.finish(stop=True)
+
+
+class Shoal(Process):
+    """One `shoal --json` process with a home folder of its own."""
+
+    def __init__(
+        self,
+        home: Path,
+        *arguments: str,
+        log: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Start `shoal --home HOME --json ARGUMENTS`, in `folder`."""
+        self.home = home
+        command = ("-m", "shoal.cli", "--home", str(home), "--json", *arguments)
+        super().__init__(*command, log=log, folder=folder)
 
 
 def seed(home: Path, path: Path, *arguments: str, log: Path | None = None) -> tuple[Shoal, Event]:

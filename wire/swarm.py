@@ -26,6 +26,9 @@ PROTOCOL: Final = "/shoal/swarm/1.0.0"
 MAX_FRAME: Final = 64 * 1024
 """Longest protobuf part of a frame."""
 
+MAX_HELLO: Final = 4 * 1024
+"""Longest protobuf part of a stream's first frame: what a stranger may have us keep."""
+
 MAX_TRAILING: Final = 2 << 20
 """Longest trailing part of a frame."""
 

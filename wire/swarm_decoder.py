@@ -28,6 +28,9 @@ class Receiver(Protocol):
     def piece_ends(self, piece: Piece) -> None:
         """Take note that all bytes of the piece are in its buffer."""
 
+    def node_begins(self, body: IndexNode) -> None:
+        """Take note of an index node whose block is still to come: refuse one not asked for."""
+
     def node(self, body: IndexNode, block: bytes) -> None:
         """Take an index node."""
 
@@ -39,10 +42,16 @@ class Receiver(Protocol):
 
 
 class FrameDecoder:
-    """The sink; see the top of the file."""
+    """The sink; see the top of the file.
 
-    def __init__(self, receiver: Receiver) -> None:
+    Args:
+        receiver: Who is told.
+        first: Longest protobuf part of the first frame.
+    """
+
+    def __init__(self, receiver: Receiver, first: int = MAX_FRAME) -> None:
         self._receiver = receiver
+        self._longest = first
         self._head = bytearray()
         self._need = 0  # bytes of the frame's protobuf part, when its length is known
         self._body: Body | None = None
@@ -87,7 +96,7 @@ class FrameDecoder:
                 at += 1
                 found = varint.decode_prefix(head)
                 if found is not None:
-                    if not 0 < found[0] <= MAX_FRAME:
+                    if not 0 < found[0] <= self._longest:
                         raise PeerFault("swarm-frame-length", str(found[0]))
                     self._need = found[0]
                     head.clear()
@@ -106,12 +115,14 @@ class FrameDecoder:
 
     def _begin(self, head: bytearray) -> None:
         body, trailing = decode(head)
+        self._longest = MAX_FRAME
         self._body, self._left, self._at = body, trailing, 0
         match body:
             case Piece():
                 self._target = self._receiver.piece_begins(body)
                 return
             case IndexNode() if trailing:
+                self._receiver.node_begins(body)
                 self._block = bytearray()
                 return
             case IndexNode():

@@ -10,7 +10,7 @@ from ...wire.addresses import Scope, ip_of, scope_of_ip
 from ...wire.immutable import immutable
 from ...wire.yamux import Budget
 from ..environment import RunBlocking
-from .pump import ReadBuffers
+from .pump import Buffers
 
 MAX_UNREAD_TOTAL = 64 << 20
 """Received and unread bytes in the process."""
@@ -40,7 +40,7 @@ class Budgets:
     def __init__(self, run_blocking: RunBlocking, relieve: Callable[[], bool]) -> None:
         self.shared = Budget(MAX_WINDOWS_TOTAL)
         self.run_blocking = run_blocking
-        self.buffers = ReadBuffers()
+        self.buffers = Buffers()
         self._relieve = relieve
 
     @property

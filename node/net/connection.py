@@ -36,6 +36,20 @@ MAX_UNAGREED = 128
 """Inbound streams of one connection whose protocol is not agreed yet (rust: 128). They cost no
 task, and a peer may well open a hundred at once before it names a protocol."""
 
+MAX_FAULTS = 32
+"""Faults of a peer within `FAULT_SECONDS` that end a stream each; one more ends the connection, so
+that it cannot break a rule, get a new stream, and break it again as fast as it likes."""
+
+TOO_MANY_STREAMS = frozenset({"streams-unagreed", "streams-of-protocol"})
+MAX_REFUSED_STREAMS = 1024
+"""Such faults within `FAULT_SECONDS`: they count by themselves, since a peer that is only in a
+hurry may open many streams at once."""
+
+FAULT_SECONDS = 10.0
+
+TOO_MANY_FAULTS = "faults-too-many"
+"""The fault of a peer whose connection ends for that; it gets no other for a while."""
+
 MAX_UNREAD = 2 << 20
 """Received and unread bytes of one connection."""
 
@@ -90,6 +104,7 @@ class Connection:
         self._closing: dict[YamuxStream, float] = {}
         self._accepted: list[Stream] = []
         self._lazy: list[Stream] = []
+        self._faults = self._refused_streams = 0  # since housekeeping last came by
         self.session = Session(self.is_initiator, self, budgets.shared)
         self.session.rtt = secured.rtt
         self.session.now = trio.current_time
@@ -197,7 +212,8 @@ class Connection:
     async def _housekeeping(self) -> None:
         """Reset streams that we closed and whose peers do not, and those without a protocol."""
         while True:
-            await trio.sleep(OPEN_SECONDS)
+            await trio.sleep(FAULT_SECONDS)
+            self._faults = self._refused_streams = 0
             now = trio.current_time()
             for inner in [i for i, at in self._closing.items() if at <= now - CLOSING_SECONDS]:
                 inner.abort("closed")
@@ -276,8 +292,17 @@ class Connection:
         self.faulted(inner, fault)
 
     def count(self, fault: PeerFault) -> None:
-        """Count a fault of this peer."""
+        """Count a fault of this peer that ends a stream; too many end the connection."""
         self._tell_fault(self, fault)
+        if fault.reason in TOO_MANY_STREAMS:
+            self._refused_streams += 1
+        else:
+            self._faults += 1
+        over = self._faults > MAX_FAULTS or self._refused_streams > MAX_REFUSED_STREAMS
+        if over and not self._pump.broken:
+            self._tell_fault(self, PeerFault(TOO_MANY_FAULTS, fault.reason))
+            self._reason = self._reason or "the peer broke too many rules"
+            self._pump.break_off(self._reason)
 
     # Events of the session (inside the receive pass)
 

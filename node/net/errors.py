@@ -42,3 +42,7 @@ class Unreachable(NetError):
 
 class TooMany(NetError):
     """A bound of ours on connections or dials is reached."""
+
+
+class Shunned(NetError):
+    """The peer broke too many rules a moment ago."""

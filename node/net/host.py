@@ -21,7 +21,7 @@ from ...wire.immutable import immutable
 from ...wire.keys import PrivateKey
 from ..environment import Environment, Listener, RawStream
 from .bounds import Budgets, Limits
-from .connection import Connection
+from .connection import TOO_MANY_FAULTS, Connection
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
 from .errors import NetError, TooMany, Unreachable, WrongPeer
 from .identify import Identify, ping
@@ -317,7 +317,7 @@ class Host:
     def _register(self, raw: RawStream, secured: Secured, *, initiator: bool) -> Connection:
         if self._nursery is None or self._closing:
             raise TooMany("the node is closing")
-        self._roster.make_room(raw.remote)
+        self._roster.make_room(secured.session.peer, raw.remote)
         connection = Connection(
             raw,
             secured,
@@ -395,3 +395,5 @@ class Host:
 
     def _faulted(self, connection: Connection, fault: PeerFault) -> None:
         self.faults[fault.reason] += 1
+        if fault.reason == TOO_MANY_FAULTS:
+            self._roster.shun(connection.peer_id)

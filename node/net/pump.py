@@ -41,6 +41,10 @@ LARGE_BATCH = 1 << 20
 BATCH_SECONDS = 0.05
 """A batch takes about this long at the measured rate, so that a ping never waits for long."""
 
+MAX_LARGE_BATCHES = 16
+"""Connections that have the two buffers of a large batch, in the process; further ones send 64 KiB
+at a time: peers that ask for much and then read nothing must not cost 2 MiB each."""
+
 IDLE_SECONDS = 2.0
 """After which large buffers are given back."""
 
@@ -65,14 +69,15 @@ class Faults(Protocol):
         """Count a fault."""
 
 
-class ReadBuffers:
-    """What the reading sides of all connections share."""
+class Buffers:
+    """What all connections of a host share."""
 
     def __init__(self) -> None:
         self.plain = memoryview(bytearray(noise.MAX_PLAIN + HEADER_BYTES))
         """For the plain text of one frame behind the beginning of a header; nothing stays in it
         between two passes."""
         self.large_left = MAX_LARGE
+        self.large_batches_left = MAX_LARGE_BATCHES
 
 
 class _Ended(Exception):
@@ -89,7 +94,7 @@ class Pump:
         session: Session,
         faults: Faults,
         run_blocking: RunBlocking,
-        buffers: ReadBuffers,
+        buffers: Buffers,
     ) -> None:
         """Take over a secured stream.
 
@@ -108,9 +113,11 @@ class Pump:
         self._first_plain = secured.plain
         self._session = session
         self._faults = faults
+        self._scope = trio.CancelScope()
         self._run_blocking = run_blocking
         self._buffers = buffers
         self._large = False  # one of the large buffers is ours
+        self._large_batch = False  # a large batch is
         self._rest = b""  # the beginning of a header, received and not walked yet
         self._wake = trio.Event()
         self._ping_id = 0
@@ -120,7 +127,8 @@ class Pump:
         self._rate = 0.0
         self.closing = False
         self._drain_by = 0.0
-        self._broken = False  # the peer broke the protocol
+        self.broken = False
+        """The peer is at fault: nothing more is read."""
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -137,11 +145,12 @@ class Pump:
             self._session.go_away(yamux_frames.NORMAL)
             self.wake()
 
-    def _break_off(self, reason: str) -> None:
-        """Drop everything but a word to the peer that it is at fault."""
+    def break_off(self, reason: str) -> None:
+        """Drop everything but a word to the peer that it is at fault, and end soon."""
         self._session.close_all(reason)
         self._session.go_away(yamux_frames.PROTOCOL_ERROR)
-        self.closing = self._broken = True
+        self.closing = self.broken = True
+        self._scope.deadline = trio.current_time() + GOODBYE_SECONDS
         self.wake()
 
     def doubt(self) -> None:
@@ -166,8 +175,7 @@ class Pump:
             except PeerFault as fault:
                 self._faults.count(fault)
                 reason = reason or str(fault)
-                self._break_off(reason)
-                nursery.cancel_scope.deadline = trio.current_time() + GOODBYE_SECONDS
+                self.break_off(reason)
                 return
             except _Ended as end:
                 reason = reason or str(end)
@@ -180,11 +188,13 @@ class Pump:
 
         try:
             async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
                 nursery.start_soon(ending, read)
                 nursery.start_soon(ending, self._write)
                 nursery.start_soon(ending, self._keep_alive)
         finally:
             self._give_back()
+            self._give_back_batch()
             with trio.CancelScope(shield=True), trio.move_on_after(GOODBYE_SECONDS):
                 await trio.aclose_forcefully(self._raw)  # type: ignore[arg-type]
         return reason
@@ -203,6 +213,8 @@ class Pump:
                 have = self._pass(cipher, have)
                 pass_done()
                 self.wake()
+                if self.broken:
+                    await trio.sleep_forever()
             room = min(len(cipher) - have, LARGE_READ)
             if len(cipher) > MIDDLE_READ:
                 fresh = -1
@@ -275,11 +287,12 @@ class Pump:
                 if not self._wake.is_set():
                     size = 0
                     plain = out = memoryview(b"")
+                    self._give_back_batch()
                     await self._wake.wait()
                 continue
             want = self._batch_size()
             if want > size:
-                size = want if want <= SMALL_BATCH else LARGE_BATCH
+                size = SMALL_BATCH if want <= SMALL_BATCH else LARGE_BATCH
                 plain = memoryview(bytearray(size))
                 out = memoryview(bytearray(noise.sealed_size(size) + 18))
             length, lead, reads = self._session.fill(plain[:want])
@@ -298,11 +311,18 @@ class Pump:
     def _draining(self) -> bool:
         """Whether something is queued that the peer's windows have no room for yet."""
         queued = any(stream.queued for stream in self._session.streams.values())
-        return queued and not self._broken and trio.current_time() < self._drain_by
+        return queued and not self.broken and trio.current_time() < self._drain_by
 
     def _batch_size(self) -> int:
         wanted = int(self._rate * BATCH_SECONDS) if self._rate else SMALL_BATCH
-        return max(SMALL_BATCH, min(wanted, LARGE_BATCH))
+        if wanted > SMALL_BATCH and not self._large_batch:
+            self._large_batch = self._buffers.large_batches_left > 0
+            self._buffers.large_batches_left -= self._large_batch
+        return max(SMALL_BATCH, min(wanted, LARGE_BATCH if self._large_batch else SMALL_BATCH))
+
+    def _give_back_batch(self) -> None:
+        self._buffers.large_batches_left += self._large_batch
+        self._large_batch = False
 
     def _measure(self, count: int, seconds: float) -> None:
         if count >= SMALL_BATCH // 2:
@@ -361,7 +381,7 @@ class Pump:
     async def _goodbye(self) -> None:
         with trio.move_on_after(GOODBYE_SECONDS):
             await self._raw.send_eof()
-            if not self._broken:
+            if not self.broken:
                 await trio.sleep(GOODBYE_SECONDS)  # the reader sees the peer's end before
         raise _Ended("closed")
 

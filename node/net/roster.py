@@ -10,10 +10,16 @@ from multiaddr import Multiaddr
 from ...wire.ids import PeerId
 from .bounds import Limits, global_ip
 from .connection import Connection
-from .errors import TooMany
+from .errors import Shunned, TooMany
 
 SPARE_SECONDS = 10.0
 """How long a connection that is not used for new streams may be without streams."""
+
+SHUN_SECONDS = 60.0
+"""How long a peer that broke too many rules gets no new connection."""
+
+MAX_SHUNNED = 1024
+"""Such peers that are remembered; the first one goes first."""
 
 
 class Roster:
@@ -24,6 +30,7 @@ class Roster:
         self._limits = limits
         self._by_peer: dict[PeerId, list[Connection]] = {}
         self._past_bytes = [0, 0]
+        self._shunned: dict[PeerId, float] = {}  # until when
 
     def __iter__(self) -> Iterator[Connection]:
         """Go over all open connections."""
@@ -51,12 +58,22 @@ class Roster:
         if not several:
             self._by_peer.pop(connection.peer_id, None)
 
-    def make_room(self, remote: Multiaddr) -> None:
+    def shun(self, peer: PeerId) -> None:
+        """Have no new connection with a peer for a while."""
+        self._shunned.pop(peer, None)
+        self._shunned[peer] = trio.current_time() + SHUN_SECONDS
+        if len(self._shunned) > MAX_SHUNNED:
+            del self._shunned[next(iter(self._shunned))]
+
+    def make_room(self, peer: PeerId, remote: Multiaddr) -> None:
         """Close the least useful idle connection if there is no place for another.
 
         Raises:
+            Shunned: The peer is to be left alone.
             TooMany: All are in use, or too many are with this IP.
         """
+        if trio.current_time() < self._shunned.get(peer, 0.0):
+            raise Shunned(f"{peer} broke too many rules and is left alone for a minute")
         everyone = list(self)
         ip = global_ip(remote)
         if ip is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ...wire.errors import PeerFault
-from ...wire.ids import Cid
+from ...wire.ids import Cid, PeerId
 from ...wire.walk import Walk, WalkLimits
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ NODE_SECONDS = 5.0
 """After which a node is asked of another peer."""
 
 
+FIRST_NODE_SECONDS = 1.0
+"""The same for a peer that has never given one: it may be one that never will."""
+
+MAX_IN_VAIN = 512
+"""Peers that were asked in vain and are remembered."""
+
 MISSING_SECONDS = 5.0
 """After which a peer that did not have a node is asked for it again: it may be fetching, too."""
 
@@ -39,6 +45,8 @@ class NodeFetcher:
         self._asked: dict[Cid, tuple[Link, float]] = {}
         self._missing: dict[Link, dict[Cid, float]] = {}
         self._arrived: OrderedDict[Cid, tuple[Link, bytes]] = OrderedDict()
+        self._gave: set[Link] = set()
+        self._in_vain: dict[PeerId, float] = {}  # when; a new stream does not make it forgotten
         self.changed = trio.Event()
         self.received = 0
         """Bytes of index nodes received."""
@@ -53,6 +61,8 @@ class NodeFetcher:
         if block is None:
             self._missing.setdefault(link, {})[cid] = trio.current_time()
         elif asked is not None:  # else it came from another peer meanwhile
+            self._gave.add(link)
+            self._in_vain.pop(link.peer, None)
             self.received += len(block)
             self._arrived[cid] = (link, block)
         self.changed.set()
@@ -60,7 +70,9 @@ class NodeFetcher:
     def left(self, link: Link) -> None:
         """Forget a peer: what was asked of it goes to others."""
         self._missing.pop(link, None)
+        self._gave.discard(link)
         for cid in [c for c, (who, _) in self._asked.items() if who is link]:
+            self._blame(link, trio.current_time())
             del self._asked[cid]
         self.changed.set()
 
@@ -73,9 +85,11 @@ class NodeFetcher:
         requests: dict[Link, list[Cid]] = {}
         for cid in cids:
             asked = self._asked.get(cid)
-            if cid in self._arrived or (asked is not None and now - asked[1] < NODE_SECONDS):
+            if cid in self._arrived or (asked is not None and not self._late(*asked, now)):
                 continue
             late = asked[0] if asked is not None else None
+            if late is not None:
+                self._blame(late, now)
             able = [
                 link
                 for link in links
@@ -85,12 +99,22 @@ class NodeFetcher:
             ]
             if not able:
                 continue
-            link = min(able, key=load.__getitem__)
+            # All get their turn: silent peers must not be asked round and round.
+            link = min(able, key=lambda one: (self._in_vain.get(one.peer, -1.0), load[one]))
             load[link] += 1
             self._asked[cid] = (link, now)
             requests.setdefault(link, []).append(cid)
         for link, wanted in requests.items():
             link.ask_nodes(wanted)
+
+    def _late(self, link: Link, since: float, now: float) -> bool:
+        return now - since >= (NODE_SECONDS if link in self._gave else FIRST_NODE_SECONDS)
+
+    def _blame(self, link: Link, now: float) -> None:
+        self._in_vain.pop(link.peer, None)
+        self._in_vain[link.peer] = now
+        if len(self._in_vain) > MAX_IN_VAIN:
+            del self._in_vain[next(iter(self._in_vain))]
 
     def take(self) -> list[tuple[Cid, Link, bytes]]:
         """Return what has arrived since the last call."""

@@ -20,6 +20,7 @@ from ...wire.errors import PeerFault
 from ...wire.ids import Cid
 from ...wire.swarm import (
     BITFIELD_REQUEST,
+    MAX_HELLO,
     Bitfield,
     BitfieldRequest,
     Body,
@@ -55,6 +56,10 @@ MAX_CHUNKS_WAITING = 64
 MAX_REMEMBERED = 1024
 """Requests remembered; pieces of cancelled ones may still be on their way."""
 
+MAX_REFUSED = 64
+"""Requests beyond what may wait that a peer may send between two pieces of ours: it does not read
+our answers, and each waits to be sent."""
+
 MAX_RANGES = 1024
 """Ranges in one Have of ours."""
 
@@ -87,6 +92,7 @@ class Link:
         self.chunks_waiting: deque[int] = deque()
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
         self._nodes_asked: Counter[Cid] = Counter()
+        self._refused = 0
         self.sent_bytes = 0
         self.choking = False
         """We answer none of its requests for now."""
@@ -94,7 +100,7 @@ class Link:
         """Bytes of pieces that may be queued, by the rate measured from here on."""
         self.paced_at = 0.0
         self.paced_bytes = 0
-        stream.install_sink(FrameDecoder(self))
+        stream.install_sink(FrameDecoder(self, MAX_HELLO))
 
     # Sending
 
@@ -160,6 +166,7 @@ class Link:
         header = encode(Piece(request_id, piece, part.length), part.length)
         self.stream.queue(header)
         self.stream.queue_file(part)
+        self._refused = 0
         self.sent_bytes += part.length
 
     def send_node(self, cid: Cid, block: bytes | None) -> None:
@@ -250,6 +257,9 @@ class Link:
             return
         rejected = self.upload.ask(request)
         if rejected is not None:
+            self._refused += 1
+            if self._refused > MAX_REFUSED:
+                raise PeerFault("swarm-request-flood")
             self.send(rejected)
         else:
             self.work.set()
@@ -270,12 +280,17 @@ class Link:
         assert self.swarm is not None
         self.swarm.piece_ends(self, piece)
 
-    def node(self, body: IndexNode, block: bytes) -> None:
-        """Take an index node."""
+    def node_begins(self, body: IndexNode) -> None:
+        """Refuse an index node that was not asked for, before its bytes are kept."""
         if not self.greeted or self.swarm is None:
             raise PeerFault("swarm-before-hello", "IndexNode")
         if body.cid not in self._nodes_asked:
             raise PeerFault("swarm-unasked", f"node {body.cid}")
+
+    def node(self, body: IndexNode, block: bytes) -> None:
+        """Take an index node."""
+        self.node_begins(body)
+        assert self.swarm is not None
         self._nodes_asked[body.cid] -= 1  # asked again meanwhile, it may come again
         if not self._nodes_asked[body.cid]:
             del self._nodes_asked[body.cid]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from processes import Event, Shoal
+from processes import Event, Process, Shoal
 
 LOOPBACK = ("--listen", "/ip4/127.0.0.1/tcp/0")
 COMMAND_SECONDS = 60
@@ -21,7 +21,7 @@ class Bench:
     """Starts processes below one folder and ends them all."""
 
     folder: Path
-    running: list[Shoal] = field(default_factory=list)
+    running: list[Process] = field(default_factory=list)
 
     def start(self, name: str, *arguments: str) -> Shoal:
         """Start `shoal` with the home folder `name`."""

@@ -17,12 +17,17 @@ from shoal.wire import varint
 from shoal.wire.errors import PeerFault
 from shoal.wire.ids import Cid
 from shoal.wire.swarm import (
+    MAX_FEATURES,
     MAX_FRAME,
+    MAX_HELLO,
+    MAX_PIECES,
+    MAX_RANGES,
     MAX_TRAILING,
     Body,
     Cancel,
     Choke,
     Have,
+    Hello,
     IndexNode,
     Piece,
     Reject,
@@ -59,6 +64,9 @@ class Log:
     def piece_ends(self, piece: Piece) -> None:
         assert self.counted == piece.length
         self.told.append((piece, bytes(self.arriving)))
+
+    def node_begins(self, body: IndexNode) -> None:
+        pass
 
     def node(self, body: IndexNode, block: bytes) -> None:
         self.told.append((body, block))
@@ -240,6 +248,30 @@ def test_a_fault_of_the_receiver_ends_the_feeding() -> None:
 
     with pytest.raises(PeerFault, match="swarm-unasked"):
         feed(FrameDecoder(Refusing()), [one(Piece(1, 1, 3), b"abc")])
+
+
+def test_a_node_that_is_refused_is_not_kept() -> None:
+    class Refusing(Log):
+        def node_begins(self, body: IndexNode) -> None:
+            raise PeerFault("swarm-unasked")
+
+    head = encode(IndexNode(NODE), MAX_TRAILING)
+    with pytest.raises(PeerFault, match="swarm-unasked"):
+        feed(FrameDecoder(Refusing()), [head])
+
+
+def test_the_first_frame_of_a_stranger_is_short() -> None:
+    log = Log()
+    decoder = FrameDecoder(log, MAX_HELLO)
+    most = Hello(bytes(32), bytes(32), ("f" * 64,) * MAX_FEATURES, MAX_PIECES)
+    long = one(Have(((0, 1),) * MAX_RANGES))
+    assert len(long) > MAX_HELLO
+
+    feed(decoder, [one(most), long])
+    with pytest.raises(PeerFault, match="swarm-frame-length"):
+        feed(FrameDecoder(log, MAX_HELLO), [long])
+
+    assert log.told == [most, Have(((0, 1),) * MAX_RANGES)]
 
 
 def test_passes_are_told() -> None:

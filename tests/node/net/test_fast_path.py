@@ -214,6 +214,22 @@ async def test_large_buffers_are_few_and_given_back(
         assert buffers.large_left == left
 
 
+async def test_large_batches_are_few_and_given_back(
+    autojump_clock: MockClock, sending: Sending
+) -> None:
+    buffers = sending.bob._budgets.buffers
+    everything = FileRange(Source(CONTENT), 0, len(CONTENT))
+    for left in (1, 0):
+        buffers.large_batches_left = left
+        sink, stream = await sending.fetch(lambda stream: stream.queue_file(everything), 16 << 20)
+        await sink.over.wait()
+        assert buffers.large_batches_left == 0
+        assert sink.data == CONTENT
+        await stream.aclose()
+        await trio.sleep(10)
+        assert buffers.large_batches_left == left
+
+
 async def test_other_streams_go_on_when_a_file_fails(
     autojump_clock: MockClock, sending: Sending
 ) -> None:

@@ -10,8 +10,16 @@ import trio
 from trio.testing import MockClock
 
 from shoal.node.net.bounds import Limits
-from shoal.node.net.connection import MAX_QUEUED, MAX_UNAGREED, MAX_UNREAD
+from shoal.node.net.connection import (
+    FAULT_SECONDS,
+    MAX_FAULTS,
+    MAX_QUEUED,
+    MAX_REFUSED_STREAMS,
+    MAX_UNAGREED,
+    MAX_UNREAD,
+)
 from shoal.node.net.host import Host
+from shoal.node.net.roster import SHUN_SECONDS
 from shoal.node.net.stream import SEND_AHEAD, Stream
 from shoal.simulations.world import World
 from shoal.wire.yamux import MAX_STREAMS
@@ -36,22 +44,64 @@ async def still_well(bob: Host, make_host: MakeHost) -> None:
     await stream.aclose()
 
 
-async def test_ten_thousand_streams(
+async def test_many_streams_at_once_are_refused_and_too_many_end_the_connection(
     autojump_clock: MockClock, bob: Host, make_host: MakeHost, raw_peer: MakeRawPeer
 ) -> None:
     eve = await raw_peer(bob)
-    most = 0
-    for _ in range(100):
+    (connection,) = bob.connections()
+    for _ in range(10):
         await eve.send(b"".join(eve.open() for _ in range(100)))
         await trio.sleep(0.01)
-        (connection,) = bob.connections()
-        most = max(most, connection.streams)
+        # One stream is our own question who she is.
+        assert connection.streams <= MAX_UNAGREED + 1
     await trio.sleep(1)
-    # One stream is our own question who she is.
-    assert most <= MAX_UNAGREED + 1
-    assert bob.faults["streams-unagreed"] == 10_000 - MAX_UNAGREED
+    assert bob.faults == {"streams-unagreed": 1000 - MAX_UNAGREED}
     await trio.sleep(30)
     assert connection.streams <= 1
+
+    await eve.send(b"".join(eve.open() for _ in range(MAX_UNAGREED + MAX_REFUSED_STREAMS)))
+    await trio.sleep(1)
+    assert not connection.closed
+    await eve.send(eve.open())
+    await trio.sleep(2)
+    assert connection.closed
+    assert bob.faults["faults-too-many"] == 1
+    assert eve.got[GO_AWAY, 0] == 1
+    await still_well(bob, make_host)
+
+
+async def test_one_who_breaks_a_rule_again_and_again_loses_the_connection(
+    autojump_clock: MockClock, bob: Host, make_host: MakeHost, raw_peer: MakeRawPeer
+) -> None:
+    eve = await raw_peer(bob)
+    (connection,) = bob.connections()
+    nonsense = b"\x05hello"
+
+    async def breach(times: int) -> None:
+        for _ in range(times):
+            opening = eve.open()
+            stream = 2 * eve.streams - 1
+            await eve.send(opening + HEADER.pack(0, DATA, 0, stream, len(nonsense)) + nonsense)
+        await trio.sleep(0.1)
+
+    for _ in range(3):  # now and then a fault is forgiven
+        await breach(MAX_FAULTS)
+        await trio.sleep(FAULT_SECONDS)
+    assert not connection.closed
+    await breach(MAX_FAULTS + 1)
+    await trio.sleep(2)
+
+    assert connection.closed
+    assert connection.reason == "the peer broke too many rules"
+    assert bob.faults["faults-too-many"] == 1
+    assert sum(bob.faults.values()) == 4 * MAX_FAULTS + 2
+    again = await raw_peer(bob)  # the same identity
+    assert not bob.connections()
+    assert again.ended.is_set()
+    assert bob.faults["upgrade-Shunned"] == 1
+    await trio.sleep(SHUN_SECONDS)
+    await raw_peer(bob)
+    assert len(bob.connections()) == 1
     await still_well(bob, make_host)
 
 
@@ -62,7 +112,7 @@ async def test_ten_thousand_streams_without_reading_the_answers(
     await eve.send(b"".join(eve.open() for _ in range(10_000)))
     await trio.sleep(1)
     assert bob.connections() == []
-    assert bob.faults["yamux-control-flood"] == 1
+    assert bob.faults["faults-too-many"] + bob.faults["yamux-control-flood"] >= 1
     await still_well(bob, make_host)
 
 

@@ -15,6 +15,7 @@ from shoal.simulations.world import World
 from shoal.wire.ids import Cid
 from shoal.wire.swarm import (
     MAX_CIDS,
+    MAX_TRAILING,
     Bitfield,
     BitfieldKind,
     Cancel,
@@ -277,6 +278,32 @@ async def test_an_only_seeder_that_does_not_deliver_costs_no_busy_loop(
     bob.assert_nothing_reserved()
 
 
+@pytest.mark.parametrize("count", [2, 5])
+async def test_peers_that_never_give_the_index_do_not_keep_it_from_us(
+    autojump_clock: object,
+    start: Start,
+    puppet: MakePuppet,
+    some_bytes: SomeBytes,
+    count: int,
+) -> None:
+    data = some_bytes(DATA_SIZE)
+    alice, bob = await start("alice"), await start("bob")
+    alice.write("film", data)
+    cid = await alice.share("film")
+    mutes = [await puppet(f"mute {number}") for number in range(count)]
+
+    async def say_nothing(wire: Any) -> None:
+        await wire.send(ALL)
+
+    for mute in mutes:
+        mute.behave(Cid.parse(cid), say_nothing)
+
+    with trio.fail_after(20 + count):
+        await bob.get(cid, *mutes, alice)
+
+    assert bob.read("got") == data
+
+
 # Those who ask
 
 
@@ -311,6 +338,39 @@ async def test_one_who_asks_without_end_is_refused_and_others_are_served(
 
     assert bob.read("got") == data
     assert bob.links(cid) == 1
+
+
+async def test_one_who_asks_on_though_refused_ends_his_stream(
+    autojump_clock: object, start: Start, puppet: MakePuppet, some_bytes: SomeBytes
+) -> None:
+    alice, eve = await start("alice"), await puppet("eve")
+    alice.write("film", some_bytes(4 * MIB))
+    wire = await eve.join(alice, Cid.parse(await alice.share("film")))
+    (connection,) = alice.node.host.connections()
+    with suppress(trio.BrokenResourceError):
+        for number in range(1, 100_000):
+            await wire.send(Request(number, 0, 4))  # and reads nothing
+            assert connection.session.queued < 64 * 1024
+
+    assert alice.node.host.faults["swarm-request-flood"] == 1
+
+
+async def test_a_node_that_nobody_asked_for_is_not_kept(
+    autojump_clock: object, start: Start, puppet: MakePuppet
+) -> None:
+    alice, eve = await start("alice"), await puppet("eve")
+    alice.write("film", b"short")
+    root = Cid.parse(await alice.share("film"))
+    most = encode(IndexNode(root), MAX_TRAILING) + bytes(1000)  # the rest never comes
+    stranger, friend = await eve.open(alice), await eve.join(alice, root)
+    await stranger.stream.send_all(most)
+    await friend.stream.send_all(most)
+    await trio.sleep(1)
+
+    assert stranger.stream.is_reset
+    assert friend.stream.is_reset
+    faults = alice.node.host.faults
+    assert (faults["swarm-before-hello"], faults["swarm-unasked"]) == (1, 1)
 
 
 async def test_endless_index_requests_end_the_stream(
