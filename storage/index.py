@@ -219,12 +219,20 @@ class Index:
         )
         return [start, *map(_entry, rows)]
 
-    def same_files(self, cid: Cid, entry: Entry, limit: int) -> list[tuple[int, int]]:
-        """Return (content row, first piece) of entries with the same file, this one left out."""
+    def same_files(self, cid: Cid, first: int, last: int, limit: int) -> list[tuple[int, int, int]]:
+        """Return which entries hold the same files as those of [first, last) of a content.
+
+        Returns:
+            At most `limit` times (ordinal there, content row, first piece), entries themselves
+            left out.
+        """
         return self._db.rows(
-            "SELECT content, first_piece FROM entries WHERE cid = ? AND pieces > 0 "
-            "AND NOT (content = ? AND ordinal = ?) LIMIT ?",
-            (bytes(entry.cid), self.row_id(cid), entry.ordinal, limit),
+            "SELECT mine.ordinal, same.content, same.first_piece FROM entries AS mine "
+            "JOIN entries AS same ON same.cid = mine.cid AND same.pieces > 0 "
+            "AND NOT (same.content = mine.content AND same.ordinal = mine.ordinal) "
+            "WHERE mine.content = ? AND mine.ordinal >= ? AND mine.ordinal < ? "
+            "AND mine.pieces > 0 LIMIT ?",
+            (self.row_id(cid), first, last, limit),
         )
 
     def forget(self, cid: Cid) -> None:
@@ -261,12 +269,15 @@ def _content(row: Any) -> Content:
     return Content(read_cid(cid), key, name, size, pieces, bool(complete), Announce(announce))
 
 
+_KINDS: Final = {kind.value: kind for kind in EntryKind}
+
+
 def _entry(row: Any) -> Entry:
     ordinal, path, kind, cid, size, first_piece, pieces, target = row
     return Entry(
         ordinal,
         path,
-        EntryKind(kind),
+        _KINDS[kind],
         read_cid(cid),
         size,
         first_piece,

@@ -28,8 +28,8 @@ from .model import (
 MAX_DUPLICATES: Final = 1 << 16
 """Pieces that `duplicates` names at once."""
 
-MAX_SAME_FILES: Final = 16
-"""Other places of one file that are considered as local sources."""
+MAX_SAME_FILES: Final = 16 * PIECES_PER_BLOCK
+"""Other places of the files of a block that are considered as local sources."""
 
 
 class Pieces:
@@ -98,13 +98,23 @@ class Pieces:
             raise KeyError(copy_id)
         first = block * PIECES_PER_BLOCK
         runs: list[LocalRun] = []
-        for entry in self._index.entries_of_pieces(wanted.cid, first, PIECES_PER_BLOCK):
+        entries = self._index.entries_of_pieces(wanted.cid, first, PIECES_PER_BLOCK)
+        if not entries:
+            return []
+        own = self._index.row_id(wanted.cid)
+        same: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for ordinal, content, its_first in self._index.same_files(
+            wanted.cid, entries[0].ordinal, entries[-1].ordinal + 1, MAX_SAME_FILES
+        ):
+            same[ordinal].append((content, its_first))
+        copies: dict[int, list[int]] = {}
+        for entry in entries:
             start = max(first, entry.first_piece)
             count = min(first + PIECES_PER_BLOCK, entry.first_piece + entry.pieces) - start
-            places = [(self._index.row_id(wanted.cid), entry.first_piece)]
-            places += self._index.same_files(wanted.cid, entry, MAX_SAME_FILES)
-            for content, its_first in places:
-                for other in self._copies.of_content(content):
+            for content, its_first in ((own, entry.first_piece), *same[entry.ordinal]):
+                if content not in copies:
+                    copies[content] = self._copies.of_content(content)
+                for other in copies[content]:
                     if other == copy_id and its_first == entry.first_piece:
                         continue
                     there = its_first + start - entry.first_piece

@@ -122,9 +122,37 @@ class CopyWriter:
             StorageError: The disk fails, or something foreign is in the way.
         """
         with disk_errors(f"writing {self._copy.path}"):
-            self._file(ordinal).pwrite(data, offset)
+            if not self._write_whole(ordinal, data):
+                self._file(ordinal).pwrite(data, offset)
         with self._lock:
             self._dirty.add(ordinal)  # after the write: a sync that runs meanwhile may miss it
+
+    def _write_whole(self, ordinal: int, data: bytes | bytearray | memoryview) -> bool:
+        """Make a new small file with all its bytes; False if it is not that simple.
+
+        Nothing holds others up meanwhile, and nothing is kept open: folders of many small files
+        are written so.
+        """
+        with self._lock:
+            entry = self._entry(ordinal)
+            if len(data) != entry.size or not entry.path or self._made(ordinal):
+                return False
+        tree = self._opened()
+        if "/" in entry.path:
+            tree.make_folder(entry.path.rpartition("/")[0])
+        try:
+            file = tree.create(entry.path)
+        except FileExistsError:
+            return False
+        with self._lock:
+            self._new[ordinal] = file.fstat()
+        file.pwrite(data, 0)
+        return True
+
+    def _made(self, ordinal: int) -> bool:
+        """Return whether we have made a file already, as far as we know."""
+        recorded = ordinal < len(self._recorded) and bool(self._recorded[ordinal])
+        return recorded or any(ordinal in t for t in (self._files, self._new, self._recording))
 
     def sync(self) -> None:
         """Return once all that `write` wrote before this call is durable.
