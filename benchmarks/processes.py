@@ -45,6 +45,8 @@ class Shoal:
     ) -> None:
         """Start `shoal --home HOME --json ARGUMENTS`, in `folder`."""
         self.home = home
+        self.first: Event = {}
+        """For whoever started it: the event that told that it was up."""
         self._log: IO[bytes] | int = log.open("wb") if log else subprocess.DEVNULL
         command = [sys.executable, "-m", "shoal.cli", "--home", str(home), "--json", *arguments]
         self.process = subprocess.Popen(
@@ -94,6 +96,15 @@ class Shoal:
             return 0.0
         fields = text[text.rindex(")") :].split()
         return (int(fields[12]) + int(fields[13])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_bytes(self) -> int:
+        """Return the most memory that the running process has held so far (Linux; elsewhere 0)."""
+        try:
+            lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        except OSError:
+            return 0
+        peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+        return 1024 * peaks[0] if peaks else 0
 
     def finish(self, *, stop: bool = False) -> Usage:
         """Wait for the end (`stop`: ask for it first) and return what the process used."""
