@@ -146,6 +146,8 @@ class Shoal(Process):
     ) -> None:
         """Start `shoal --home HOME --json ARGUMENTS`, in `folder`."""
         self.home = home
+        self.first: Event = {}
+        """For whoever started it: the event that told that it was up."""
         command = ("-m", "shoal.cli", "--home", str(home), "--json", *arguments)
         super().__init__(*command, log=log, folder=folder)
 

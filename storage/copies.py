@@ -359,6 +359,17 @@ class Copies:
         )
         return {row[1]: (_stat(row), bool(row[7])) for row in rows}
 
+    def places(self, copy: Copy, first: int, count: int) -> dict[int, tuple[str, FileStat | None]]:
+        """Return paths and recorded stats of the entries from ordinal `first` on."""
+        rows = self._db.rows(
+            "SELECT e.ordinal, path, f.copy, f.ordinal, device, inode, f.size, mtime_ns, ctime_ns, "
+            "bad FROM entries AS e LEFT JOIN copy_files AS f "
+            "ON f.copy = ? AND f.ordinal = e.ordinal "
+            "WHERE content = ? AND e.ordinal >= ? AND e.ordinal < ?",
+            (copy.id, self._index.row_id(copy.cid), first, first + count),
+        )
+        return {row[0]: (row[1], None if row[2] is None else _stat(row[2:])) for row in rows}
+
     def recorded_ordinals(self, copy_id: int) -> list[int]:
         """Return which files are recorded."""
         rows = self._db.rows("SELECT ordinal FROM copy_files WHERE copy = ?", (copy_id,))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -27,6 +27,9 @@ _NOT_THE_FILES_FAULT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 MAX_OPEN_FILES: Final = 256
 """Files that all readers of a store keep open together."""
+
+PLACES_AT_ONCE: Final = 256
+"""Entries that are looked up at once; small files are read in order."""
 
 Unchanged = Callable[[], bool]
 
@@ -104,6 +107,39 @@ class CopyReader:
         self._store.open_files.put(copy.id, ordinal, file, unchanged)
         return file, unchanged
 
+    def read_small(self, wanted: Sequence[tuple[int, int, int]]) -> list[bytes]:
+        """Read pieces (ordinal, offset, length) of a finished or unfinished copy.
+
+        Their files are open only for this call. The bytes are not hashed here.
+
+        Returns:
+            As many as can be read, from the first on: what stands in the way of the next one is
+            for `file` to find out and to mark.
+
+        Raises:
+            StorageError: The database fails.
+            KeyError: There is no such copy.
+        """
+        copy = self._copy()
+        tree: Tree | None = None
+        found: list[bytes] = []
+        first, end = 0, 0
+        places: dict[int, tuple[str, FileStat | None]] = {}
+        for ordinal, offset, length in wanted:
+            if not first <= ordinal < end:
+                first, end = ordinal, ordinal + PLACES_AT_ONCE
+                places = self._store.copy_rows.places(copy, first, PLACES_AT_ONCE)
+            try:
+                path, recorded = places[ordinal]
+                tree = tree or self._tree_at(copy.place)
+                data = _read_whole(tree, path, offset, length, recorded if copy.finished else None)
+            except (OSError, KeyError):
+                break
+            if data is None:
+                break
+            found.append(data)
+        return found
+
     def read(self, table: PieceTable, piece: int, buffer: memoryview) -> int:
         """Read one piece into the buffer's start; return its bytes.
 
@@ -144,6 +180,23 @@ class CopyReader:
         if self._tree is None or self._tree[0] != place:
             self._tree = (place, Tree(self._store.disk, place))
         return self._tree[1]
+
+
+def _read_whole(
+    tree: Tree, path: str, offset: int, length: int, recorded: FileStat | None
+) -> bytes | None:
+    """Open, read and close a file; None if it is too short or not the one that was recorded."""
+    file = tree.open(path)
+    try:
+        buffer = bytearray(length)
+        if file.preadv([buffer], offset) < length:
+            return None
+        # One look behind the read is enough: what changed before it shows as well.
+        if recorded is not None and not signed_stat(file.fstat()).same_file(recorded):
+            return None
+        return bytes(buffer)
+    finally:
+        file.close()
 
 
 def _still(file: DiskFile, recorded: FileStat) -> Unchanged:

@@ -65,6 +65,16 @@ class Upload:
             return request_id, waiting.next
         return None
 
+    def ahead(self, limit: int) -> list[tuple[int, int]]:
+        """Return what `peek` and `take` would give in turn: up to `limit` of the next pieces."""
+        found: list[tuple[int, int]] = []
+        for request_id, waiting in self._requests.items():
+            end = min(waiting.end, waiting.next + limit - len(found))
+            found += [(request_id, piece) for piece in range(waiting.next, end)]
+            if len(found) == limit:
+                break
+        return found
+
     def take(self) -> None:
         """Take what `peek` returned as sent."""
         request_id, waiting = next(iter(self._requests.items()))

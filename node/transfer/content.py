@@ -19,6 +19,7 @@ from ...storage.errors import FileChanged, FileMissing, StorageError
 from ...storage.model import PIECES_PER_BLOCK, UNKNOWN_LENGTH, Copy, MissingNodes, PieceTable
 from ...storage.reader import CopyReader
 from ...swarm.bitfield import frame_of
+from ...swarm.upload import Upload
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
 from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, Piece, Range, RejectReason
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
 MAX_TABLES = 128
 """Piece tables kept for serving, of 48 KiB each, for each content that is being served."""
+
+SMALL_PIECE = 64 * 1024
+"""Pieces up to this length are read many at a time, before their turn to be sent comes."""
+
+SMALL_AT_ONCE = 256
+SMALL_BYTES = 1 << 20
+"""Small pieces that one call in a worker thread reads, and their bytes."""
 
 NODES_AHEAD = 512 * 1024
 """Bytes of index nodes queued on a stream."""
@@ -270,6 +278,8 @@ class ContentSwarm:
                     if link.stream.queued > ahead:
                         await link.stream.wait_drained(ahead - min(1 << 20, ahead // 2))
                         continue
+                    if limit.free and await self._serve_small(link, link.upload):
+                        continue
                     await self._serve_piece(link, turn, *next_one)
                 else:
                     turn.leave()
@@ -292,6 +302,43 @@ class ContentSwarm:
         block = await self.transfers.blocking(self.transfers.store.node, cid)
         link.send_node(cid, block)
         await link.stream.wait_drained(NODES_AHEAD)
+
+    async def _serve_small(self, link: Link, upload: Upload) -> bool:
+        """Queue the small pieces that come next; False if there are none, or one is in trouble.
+
+        A thread for each would cost more than its work, and a file for each would be kept open.
+        """
+        ahead = upload.ahead(SMALL_AT_ONCE)
+        first = ahead[0][1]
+        holding = next((h for h in self.holdings.values() if h.bits[first]), None)
+        table = await self.table(first // PIECES_PER_BLOCK) if holding is not None else None
+        if holding is None or table is None:
+            return False
+        wanted: list[tuple[int, int, int]] = []
+        size = 0
+        for _, piece in ahead:
+            at = piece - table.first
+            if not (0 <= at < table.count and holding.bits[piece]):
+                break
+            size += table.lengths[at]
+            if table.lengths[at] > SMALL_PIECE or size > SMALL_BYTES:
+                break
+            wanted.append((table.files[at], table.offsets[at], table.lengths[at]))
+        if len(wanted) < 2:
+            return False
+        try:
+            found = await self.transfers.blocking_io(holding.reader.read_small, wanted)
+        except (StorageError, KeyError):
+            return False
+        pieces = []
+        for asked, data in zip(ahead, found, strict=False):
+            if upload.peek() != asked:
+                break  # cancelled meanwhile
+            upload.take()
+            pieces.append((*asked, data))
+        if pieces:
+            link.send_pieces(pieces)
+        return bool(found)
 
     async def _serve_piece(self, link: Link, turn: Turn, request_id: int, piece: int) -> None:
         """Queue one piece, or reject the rest of its request; wait if a limit is reached."""

@@ -313,6 +313,8 @@ class Fetch:
 
     def pass_done(self, link: Link) -> None:
         """All of a receive pass was taken: ask for more."""
+        if self._saver is not None:
+            self._saver.wake()
         self._ask(link)
 
     def _ask(self, link: Link) -> None:
@@ -438,6 +440,7 @@ class Fetch:
         if not self.engine.held[places[0].piece]:
             self.good(None, places[0].piece, len(data))
             self._saver.put(Arrived(places, data, None, None, code))
+            self._saver.wake()
 
     async def wait_saved(self, count: int) -> None:
         """Wait until at most `count` pieces wait to be written."""

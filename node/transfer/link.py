@@ -169,6 +169,14 @@ class Link:
         self._refused = 0
         self.sent_bytes += part.length
 
+    def send_pieces(self, pieces: Iterable[tuple[int, int, bytes]]) -> None:
+        """Queue small pieces (request id, piece, bytes), one behind the other."""
+        parts: list[bytes] = []
+        for request_id, piece, data in pieces:
+            parts += (encode(Piece(request_id, piece, len(data)), len(data)), data)
+            self.sent_bytes += len(data)
+        self.stream.queue(b"".join(parts))
+
     def send_node(self, cid: Cid, block: bytes | None) -> None:
         """Queue an index node, or word that it is missing."""
         if block is None:

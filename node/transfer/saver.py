@@ -32,6 +32,9 @@ BATCH_SECONDS = 1.0
 JOB_BYTES = 4 << 20
 """Bytes written by one call in a worker thread, or the one piece that is longer."""
 
+WAKE_BYTES = 1 << 20
+"""Bytes for which a writer is woken at once; smaller pieces wait for the end of the pass."""
+
 STOP_SECONDS = 5.0
 """A fetch that is stopped has so long to claim what has arrived."""
 
@@ -106,6 +109,7 @@ class Saver:
         self._lost = lost
         self._freed = freed
         self._queue: deque[Arrived] = deque()  # bounded by the pool
+        self._waiting_bytes = 0  # put since a writer was last woken
         self._ready = trio.lowlevel.ParkingLot()  # of idle writers
         self._batch: list[int] = []
         self._batch_bytes = 0
@@ -126,7 +130,15 @@ class Saver:
     def put(self, arrived: Arrived) -> None:
         """Take a piece; its buffer goes back to the pool when it is written."""
         self._queue.append(arrived)
-        self._ready.unpark()
+        self._waiting_bytes += len(arrived.data)
+        if self._waiting_bytes >= WAKE_BYTES:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let a writer begin with what was put so far: the receive pass is over."""
+        if self._queue:
+            self._waiting_bytes = 0
+            self._ready.unpark()
 
     def claim(self, pieces: Sequence[int]) -> None:
         """Claim pieces that need no bytes (empty files) with the next batch."""
