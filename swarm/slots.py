@@ -1,9 +1,9 @@
 """Whom to serve: upload slots for one content, by reciprocity and by turns.
 
 A plain object. Up to eight peers that want something are served at once (design: section 5); while
-there are no more of them, nobody is choked. Beyond that a peer that gives to us stays before one
-that does not, and among equals whoever was served longest makes room for whoever has waited
-longest. One slot is optimistic: whatever others give, the peer that has waited longest gets it.
+there are no more of them, nobody is choked. Beyond that the four that give most to us stay, and
+among the others whoever was served longest makes room for whoever has waited longest. One slot is
+optimistic: at every decision the peer that has waited longest gets it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ SLOTS: Final = 8
 ROTATE_SECONDS: Final = 10.0
 """How often it is decided anew."""
 
-TURN_SECONDS: Final = 30.0
+GIVERS: Final = 4
+"""Slots that those who give most keep; the others go by turns, so that whoever has fallen behind,
+and has nothing yet that others lack, is not left there."""
+
+TURN_SECONDS: Final = 20.0
 """How long a peer that gives nothing is served at least while others wait."""
 
 
@@ -98,19 +102,24 @@ class Slots:
     def _choose(self, now: float) -> None:
         waited = [name for name in self._longest() if not self._peers[name].served]
         optimistic = waited[:1]
-        rest = [name for name in self._peers if name not in optimistic]
+        giving = sorted(
+            (name for name, peer in self._peers.items() if peer.given and name not in optimistic),
+            key=lambda name: -self._peers[name].given,
+        )
+        chosen = {*optimistic, *giving[:GIVERS]}
+        rest = [name for name in self._peers if name not in chosen]
         rest.sort(key=lambda name: self._rank(self._peers[name], now))
-        chosen = set(optimistic + rest[: SLOTS - len(optimistic)])
+        chosen.update(rest[: SLOTS - len(chosen)])
         for name, peer in self._peers.items():
             if peer.served != (name in chosen):
                 peer.served, peer.since = name in chosen, now
 
     @staticmethod
-    def _rank(peer: _Peer, now: float) -> tuple[int, int, float]:
-        """Return a key: who gives most, then whose turn is not over, then who waits longest."""
+    def _rank(peer: _Peer, now: float) -> tuple[int, float]:
+        """Return a key: whose turn is not over, then who has waited longest."""
         turn = peer.served and now < peer.since + TURN_SECONDS
         order = 0 if turn else 2 if peer.served else 1
-        return -peer.given, order, peer.since
+        return order, peer.since
 
     def _longest(self) -> list[str]:
         return sorted(self._peers, key=lambda name: self._peers[name].since)

@@ -286,6 +286,8 @@ class Fetch:
 
     def have(self, link: Link, ranges: Sequence[Range], held: bool) -> None:
         """A peer holds more, or less."""
+        if held and not self.indexed:
+            self.nodes.holds_some(link)
         if self.engine is None or not link.source.bits.told:
             link.source.bits.change(ranges, held)
         elif held:

@@ -26,14 +26,13 @@ ASK_AT_ONCE = 64
 NODE_SECONDS = 5.0
 """After which a node is asked of another peer."""
 
-
-FIRST_NODE_SECONDS = 1.0
+FIRST_NODE_SECONDS = 2.0
 """The same for a peer that has never given one: it may be one that never will."""
 
 MAX_IN_VAIN = 512
 """Peers that were asked in vain and are remembered."""
 
-MISSING_SECONDS = 5.0
+MISSING_SECONDS = 2.0
 """After which a peer that did not have a node is asked for it again: it may be fetching, too."""
 
 
@@ -66,6 +65,11 @@ class NodeFetcher:
             self.received += len(block)
             self._arrived[cid] = (link, block)
         self.changed.set()
+
+    def holds_some(self, link: Link) -> None:
+        """A peer has got pieces, so it knows the index by now."""
+        if self._missing.pop(link, None):
+            self.changed.set()
 
     def left(self, link: Link) -> None:
         """Forget a peer: what was asked of it goes to others."""
