@@ -141,3 +141,22 @@ def test_whoever_leaves_gives_back_what_it_was_granted() -> None:
     assert bucket.room(0.0) == 0
     gate.leave(ticket, 0.0)
     assert bucket.room(0.0) == MAX_PIECE
+
+
+@given(st.lists(st.tuples(pauses, counts, st.none() | rates, st.booleans()), max_size=100))
+def test_nobody_is_told_to_wait_for_what_is_past_nor_longer_than_the_rate_needs(
+    steps: list[tuple[float, int, float | None, bool]],
+) -> None:
+    bucket, now = Bucket(None, 0.0), 0.0
+    for pause, count, rate, back in steps:
+        now += pause
+        bucket.set_rate(rate, now)
+        if back:
+            bucket.give(count, now)
+        elif bucket.fits(count, now):
+            bucket.take(count, now)
+        at = bucket.ready_at(count, now)
+        assert at >= now
+        assert rate is None or at - now <= count / rate + 1e-6
+        room = bucket.room(now)
+        assert room is None or 0 <= room <= allowed(rate or 0.0, 0)

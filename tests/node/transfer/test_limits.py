@@ -159,3 +159,54 @@ async def test_a_limit_of_one_content_does_not_slow_another(
             nursery.start_soon(get, cid)
     assert ended[fast] < 2
     assert_took(ended[slow], 5 * MB, 100_000)
+
+
+@pytest.mark.parametrize("unit", [100_000, pytest.param(MB, marks=pytest.mark.long)])
+@pytest.mark.parametrize("side", ["up", "down"])
+async def test_10_a_second_move_200_in_20_seconds_also_if_it_is_15_and_then_5(
+    autojump_clock: object, start: Start, some_bytes: SomeBytes, side: str, unit: int
+) -> None:
+    """10 MB/s and 200 MB in the long run, a tenth otherwise."""
+    alice, bob = [await start(name) for name in ("alice", "bob")]
+    alice.write("film", some_bytes(240 * unit))
+    cid = await alice.share("film")
+    limited = alice.node.transfers.limits.up if side == "up" else bob.node.transfers.limits.down
+    limited.set_node(15 * unit)
+    passed = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bob.get, cid, alice)
+        await trio.sleep(2)  # greeting, index, the first burst
+        before = bob.node.host.statistics().bytes_in
+        for rate in (15 * unit, 5 * unit):
+            limited.set_node(rate)
+            await trio.sleep(10)
+            passed.append(bob.node.host.statistics().bytes_in - before)
+        nursery.cancel_scope.cancel()
+    # Small rates cannot be told apart more finely than by a piece.
+    assert passed == pytest.approx([150 * unit, 200 * unit], rel=0.05, abs=1.1 * PIECE)
+
+
+@pytest.mark.parametrize("side", ["up", "down"])
+@pytest.mark.parametrize("scope", ["node", "content", "peer"])
+async def test_far_less_than_a_piece_a_second_still_gets_there(
+    autojump_clock: object, start: Start, some_bytes: SomeBytes, side: str, scope: str
+) -> None:
+    alice, bob = [await start(name) for name in ("alice", "bob")]
+    data = some_bytes(4 * PIECE)
+    alice.write("film", data)
+    alice.write("other", some_bytes(4 * PIECE, 1))
+    cid, other = await alice.share("film"), await alice.share("other")
+    limited = alice.node.transfers.limits.up if side == "up" else bob.node.transfers.limits.down
+    rate = 5000
+    match scope:
+        case "node":
+            limited.set_node(rate)
+        case "content":
+            limited.set_content(Cid.parse(cid), rate)
+        case _:
+            limited.set_peers(rate)
+    took = await seconds(lambda: bob.get(cid, alice))
+    assert 2 * PIECE / rate <= took <= 1.5 * 4 * PIECE / rate
+    assert bob.read("got") == data
+    if scope == "content":
+        assert await seconds(lambda: bob.node.get(other, "/data/other", peers=[alice.addr])) < 2
