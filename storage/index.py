@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from ..wire.dag import decode_node
-from ..wire.ids import DAG_PB, Cid
+from ..wire.ids import BLAKE3, DAG_PB, SHA2_256, Cid
 from ..wire.swarm import content_key
 from ..wire.walk import Entry, EntryKind
 from .database import Connection, read_cid
@@ -24,6 +24,16 @@ _CONTENT: Final = "SELECT id, cid, key, name, size, pieces, complete, announce F
 _ENTRY: Final = (
     "SELECT ordinal, path, kind, cid, size, first_piece, pieces, target FROM entries WHERE "
 )
+
+
+FileRow = tuple[int, bytes, int, int, int]
+"""Ordinal, CID, size, first piece and pieces of a file."""
+
+_KINDS: Final = tuple(EntryKind)
+"""By number: looking up an enum's member by value takes as long as the rest of an entry."""
+
+_NODE_CIDS: Final = tuple(bytes((1, DAG_PB, code, 32)) for code in (SHA2_256, BLAKE3))
+"""First bytes of the CIDs of all inner nodes."""
 
 
 class Index:
@@ -207,32 +217,34 @@ class Index:
         entry = _entry(row) if row else None
         return entry if entry and piece < entry.first_piece + entry.pieces else None
 
-    def entries_of_pieces(self, cid: Cid, first: int, count: int) -> list[Entry]:
-        """Return the entries with pieces in the range, in order."""
-        start = self.entry_of_piece(cid, first)
-        if start is None:
-            return []
-        rows = self._db.rows(
-            _ENTRY + "content = ? AND pieces > 0 AND first_piece > ? AND first_piece < ? "
-            "ORDER BY first_piece",
-            (self.row_id(cid), start.first_piece, first + count),
+    def file_rows(self, cid: Cid, first: int, count: int) -> list[FileRow]:
+        """Return the entries with pieces in the range, in order, as rows."""
+        return self._db.rows(
+            "SELECT ordinal, cid, size, first_piece, pieces FROM entries "
+            "WHERE content = ?1 AND pieces > 0 AND first_piece < ?3 AND first_piece >= "
+            "(SELECT max(first_piece) FROM entries WHERE content = ?1 AND pieces > 0 "
+            "AND first_piece <= ?2) AND first_piece + pieces > ?2 ORDER BY first_piece",
+            (self.row_id(cid), first, first + count),
         )
-        return [start, *map(_entry, rows)]
 
-    def same_files(self, cid: Cid, first: int, last: int, limit: int) -> list[tuple[int, int, int]]:
-        """Return which entries hold the same files as those of [first, last) of a content.
+    def same_files(
+        self, cid: Cid, first: int, count: int, limit: int
+    ) -> list[tuple[int, int, int]]:
+        """Find entries anywhere with the same file as one that has pieces in a range.
 
         Returns:
-            At most `limit` times (ordinal there, content row, first piece), entries themselves
-            left out.
+            (first piece of that one, content row and first piece of the other), up to `limit`.
         """
+        rows = self.file_rows(cid, first, count)
+        if not rows:
+            return []
         return self._db.rows(
-            "SELECT mine.ordinal, same.content, same.first_piece FROM entries AS mine "
-            "JOIN entries AS same ON same.cid = mine.cid AND same.pieces > 0 "
-            "AND NOT (same.content = mine.content AND same.ordinal = mine.ordinal) "
-            "WHERE mine.content = ? AND mine.ordinal >= ? AND mine.ordinal < ? "
-            "AND mine.pieces > 0 LIMIT ?",
-            (self.row_id(cid), first, last, limit),
+            "SELECT wanted.first_piece, other.content, other.first_piece FROM entries AS wanted "
+            "JOIN entries AS other ON other.cid = wanted.cid AND other.pieces > 0 "
+            "WHERE wanted.content = ?1 AND wanted.pieces > 0 AND wanted.first_piece >= ?2 "
+            "AND wanted.first_piece < ?3 "
+            "AND NOT (other.content = ?1 AND other.ordinal = wanted.ordinal) LIMIT ?4",
+            (self.row_id(cid), rows[0][3], first + count, limit),
         )
 
     def forget(self, cid: Cid) -> None:
@@ -259,8 +271,8 @@ class Index:
 
 def _children(cid: Cid, block: bytes) -> set[Cid]:
     """Return the inner nodes that a node links to."""
-    if cid.codec != DAG_PB:
-        return set()
+    if cid.codec != DAG_PB or not any(first in block for first in _NODE_CIDS):
+        return set()  # most nodes link to raw leaves only: these need not be decoded
     return {link.cid for link in decode_node(block).links if link.cid.codec == DAG_PB}
 
 
@@ -269,18 +281,7 @@ def _content(row: Any) -> Content:
     return Content(read_cid(cid), key, name, size, pieces, bool(complete), Announce(announce))
 
 
-_KINDS: Final = {kind.value: kind for kind in EntryKind}
-
-
 def _entry(row: Any) -> Entry:
     ordinal, path, kind, cid, size, first_piece, pieces, target = row
-    return Entry(
-        ordinal,
-        path,
-        _KINDS[kind],
-        read_cid(cid),
-        size,
-        first_piece,
-        pieces,
-        target.decode("utf-8", "surrogateescape"),
-    )
+    shown = target.decode("utf-8", "surrogateescape") if target else ""
+    return Entry(ordinal, path, _KINDS[kind], read_cid(cid), size, first_piece, pieces, shown)

@@ -9,11 +9,11 @@ from array import array
 from collections import defaultdict
 from typing import Final
 
-from ..wire.ids import Cid
+from ..wire.ids import RAW, Cid
 from ..wire.leaves import Missing, leaf_range
-from ..wire.walk import Entry
 from .bits import Bits
 from .copies import Copies
+from .database import read_cid
 from .index import Index
 from .model import (
     BITS_PER_ROW,
@@ -29,7 +29,10 @@ MAX_DUPLICATES: Final = 1 << 16
 """Pieces that `duplicates` names at once."""
 
 MAX_SAME_FILES: Final = 16 * PIECES_PER_BLOCK
-"""Other places of the files of a block that are considered as local sources."""
+"""Other places of the files of one block that are considered as local sources."""
+
+_RAW: Final = bytes((1, RAW))
+"""First bytes of the CID of a file that is one leaf."""
 
 
 class Pieces:
@@ -47,18 +50,28 @@ class Pieces:
         codes = bytearray()
         lengths, files, offsets = array("I"), array("I"), array("Q")
         missing: list[Cid] = []
-        for entry in self._index.entries_of_pieces(cid, first, PIECES_PER_BLOCK):
-            start = max(first, entry.first_piece)
-            count = min(first + PIECES_PER_BLOCK, entry.first_piece + entry.pieces) - start
-            leaf = start - entry.first_piece
-            found = leaf_range(entry.cid, entry.size, leaf, count, self._index.node)
+        for ordinal, name, size, first_piece, pieces in self._index.file_rows(
+            cid, first, PIECES_PER_BLOCK
+        ):
+            if name[:2] == _RAW and len(name) == 36 and 0 <= size <= PIECE_BYTES:
+                digests.append(name[4:])  # a small file is its own leaf: there may be very many
+                codes.append(name[2])
+                lengths.append(size)
+                files.append(ordinal)
+                offsets.append(0)
+                continue
+            start = max(first, first_piece)
+            count = min(first + PIECES_PER_BLOCK, first_piece + pieces) - start
+            leaf = start - first_piece
+            root = read_cid(name)
+            found = leaf_range(root, size, leaf, count, self._index.node)
             if isinstance(found, Missing):
                 missing += found.cids
                 continue
             digests += found
-            codes += bytes((entry.cid.hash_code,)) * count
-            lengths.extend(_lengths(entry, leaf, count))
-            files.extend(array("I", (entry.ordinal,)) * count)
+            codes += bytes((root.hash_code,)) * count
+            lengths.extend(_lengths(size, pieces, leaf, count))
+            files.extend(array("I", (ordinal,)) * count)
             offsets.extend(range(leaf * PIECE_BYTES, (leaf + count) * PIECE_BYTES, PIECE_BYTES))
         if missing:
             return MissingNodes(tuple(dict.fromkeys(missing)))
@@ -97,39 +110,37 @@ class Pieces:
         if wanted is None:
             raise KeyError(copy_id)
         first = block * PIECES_PER_BLOCK
-        runs: list[LocalRun] = []
-        entries = self._index.entries_of_pieces(wanted.cid, first, PIECES_PER_BLOCK)
-        if not entries:
-            return []
-        own = self._index.row_id(wanted.cid)
-        same: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-        for ordinal, content, its_first in self._index.same_files(
-            wanted.cid, entries[0].ordinal, entries[-1].ordinal + 1, MAX_SAME_FILES
-        ):
-            same[ordinal].append((content, its_first))
-        copies: dict[int, list[int]] = {}
-        for entry in entries:
-            start = max(first, entry.first_piece)
-            count = min(first + PIECES_PER_BLOCK, entry.first_piece + entry.pieces) - start
-            for content, its_first in ((own, entry.first_piece), *same[entry.ordinal]):
-                if content not in copies:
-                    copies[content] = self._copies.of_content(content)
-                for other in copies[content]:
-                    if other == copy_id and its_first == entry.first_piece:
-                        continue
-                    there = its_first + start - entry.first_piece
-                    runs += [
-                        LocalRun(start + at - there, length, other, at)
-                        for at, length in self._bits.runs(other, there, count)
-                    ]
+        content = self._index.row_id(wanted.cid)
+        copies = {content: self._copies.of_content(content)}
+        runs = [
+            LocalRun(at, length, other, at)
+            for other in copies[content]
+            if other != copy_id
+            for at, length in self._bits.runs(other, first, PIECES_PER_BLOCK)
+        ]
+        same = self._index.same_files(wanted.cid, first, PIECES_PER_BLOCK, MAX_SAME_FILES)
+        sizes = {
+            row[3]: row[4] for row in self._index.file_rows(wanted.cid, first, PIECES_PER_BLOCK)
+        }
+        for its_first, content, there_first in same if same else ():
+            start = max(first, its_first)
+            count = min(first + PIECES_PER_BLOCK, its_first + sizes[its_first]) - start
+            there = there_first + start - its_first
+            if content not in copies:
+                copies[content] = self._copies.of_content(content)
+            runs += [
+                LocalRun(start + at - there, length, other, at)
+                for other in copies[content]
+                for at, length in self._bits.runs(other, there, count)
+            ]
         return runs
 
 
-def _lengths(entry: Entry, leaf: int, count: int) -> array[int]:
+def _lengths(size: int, pieces: int, leaf: int, count: int) -> array[int]:
     """Return the lengths of a file's leaves; all are full but the last."""
-    if entry.size < 0:
+    if size < 0:
         return array("I", (UNKNOWN_LENGTH,))
     lengths = array("I", (PIECE_BYTES,)) * count
-    if leaf + count == entry.pieces:
-        lengths[-1] = entry.size - (entry.pieces - 1) * PIECE_BYTES
+    if leaf + count == pieces:
+        lengths[-1] = size - (pieces - 1) * PIECE_BYTES
     return lengths

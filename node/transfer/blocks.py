@@ -142,10 +142,13 @@ class BlockFeeder:
         transfers = fetch.transfers
         fetch.nodes.changed = trio.Event()
         fetch.nodes.ask(missing.cids, trio.current_time())
-        with trio.move_on_after(NODE_POLL_SECONDS):
-            await fetch.nodes.changed.wait()
+        arrived = fetch.nodes.take()
+        if not arrived:  # else they came while the last ones were looked at
+            with trio.move_on_after(NODE_POLL_SECONDS):
+                await fetch.nodes.changed.wait()
+            arrived = fetch.nodes.take()
         keep: list[tuple[Cid, bytes]] = []
-        for cid, link, block in fetch.nodes.take():
+        for cid, link, block in arrived:
             if Cid(cid.codec, cid.multihash) in missing.cids and _is(cid, block):
                 keep.append((cid, block))
             else:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .link import Link
     from .transfers import Transfers
 
+NODE_POLL_SECONDS = 1.0
+"""How often it is looked whether a node must be asked of another peer."""
+
 ASK_AT_ONCE = 64
 """Index nodes asked of one peer at a time."""
 
@@ -150,20 +153,18 @@ async def fetch_index(
             continue
         nodes.changed = trio.Event()
         nodes.ask(wanted, trio.current_time())
-        with trio.move_on_after(1.0):
-            await nodes.changed.wait()
-        keep: list[tuple[Cid, bytes]] = []
-        for node_cid, link, block in nodes.take():
-            try:
-                walk.feed(node_cid, block)
-            except PeerFault as fault:
-                wrong(link, fault)
-                continue
-            keep.append((node_cid, block))
-        if keep:
+        arrived = nodes.take()
+        if not arrived:  # else they came while the last ones were looked at
+            with trio.move_on_after(NODE_POLL_SECONDS):
+                await nodes.changed.wait()
+            arrived = nodes.take()
+        if not arrived:
+            continue
+        faults = await transfers.blocking(_feed_arrived, transfers, walk, cid, arrived)
+        for link, fault in faults:
+            wrong(link, fault)
+        if len(faults) < len(arrived):
             nodes.verified_at = trio.current_time()
-            await transfers.blocking(store.add_nodes, keep)
-            await transfers.blocking(_drain, transfers, walk, cid)
     await transfers.blocking(_drain, transfers, walk, cid)
     size = (
         None if walk.total_pieces == 1 and await _is_raw_root(transfers, cid) else walk.total_size
@@ -189,6 +190,28 @@ def _feed_stored(transfers: Transfers, walk: Walk, cid: Cid) -> None:
         _drain(transfers, walk, cid)
         if not fed:
             return
+
+
+def _feed_arrived(
+    transfers: Transfers, walk: Walk, cid: Cid, arrived: Iterable[tuple[Cid, Link, bytes]]
+) -> list[tuple[Link, PeerFault]]:
+    """Feed the walk what peers sent, and store it; return the faults.
+
+    A node names up to some thousands of entries, so this is no work for the trio thread.
+    """
+    faults: list[tuple[Link, PeerFault]] = []
+    keep: list[tuple[Cid, bytes]] = []
+    for node_cid, link, block in arrived:
+        try:
+            walk.feed(node_cid, block)
+        except PeerFault as fault:
+            faults.append((link, fault))
+        else:
+            keep.append((node_cid, block))
+    if keep:
+        transfers.store.add_nodes(keep)
+        _drain(transfers, walk, cid)
+    return faults
 
 
 def _drain(transfers: Transfers, walk: Walk, cid: Cid) -> None:

@@ -109,6 +109,8 @@ def held_bytes(store: Store, cid: Cid, bits: bitarray) -> int:
     """Count the bytes of held pieces (in a worker thread)."""
     held = 0
     first = 0
+    if not bits.any():
+        return 0
     while entries := store.entries(cid, first, 1024):
         for entry in entries:
             if entry.pieces and entry.size > 0:
