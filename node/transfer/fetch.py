@@ -372,6 +372,8 @@ class Fetch:
         if not self.engine.held[piece]:
             self.engine.failed(piece)
         self.wasted += length
+        if link.peer in self.banned:
+            return  # one of several wrong pieces that were looked at together
         self.last_bad = link.source.name
         self.banned.add(link.peer)
         self.transfers.ban(link.peer, self.cid, BAN_SECONDS, f"piece {piece} was wrong")
@@ -393,9 +395,12 @@ class Fetch:
 
     def _wrong_later(self, arrived: Arrived) -> None:
         """The writer found a piece wrong."""
-        if arrived.link is not None:
-            self.wrong(arrived.link, arrived.places[0].piece, len(arrived.data))
-            self.transfers.blame(arrived.link, self.cid, PeerFault("swarm-piece-hash"))
+        link = arrived.link
+        if link is not None:
+            known = link.peer in self.banned
+            self.wrong(link, arrived.places[0].piece, len(arrived.data))
+            if not known:
+                self.transfers.blame(link, self.cid, PeerFault("swarm-piece-hash"))
 
     def copied(self, places: tuple[Place, ...], data: memoryview, code: int) -> None:
         """Take a verified piece that another copy of ours gave."""
