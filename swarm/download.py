@@ -38,6 +38,9 @@ REFUSED_SECONDS: Final = 10.0
 MAX_REJECTS: Final = 8
 """Requests in a row that a peer may reject before it is left alone for a while."""
 
+DUE_SECONDS: Final = 1 / 64
+"""How often it is counted anew at most when the requests of a peer that sends are late."""
+
 LOOK_SECONDS: Final = 1.0
 """How often the window is looked over for chunks that nobody has."""
 
@@ -338,7 +341,8 @@ class Download:
             else:
                 drops.append(Drop(other, run.id))
         self._window.take(piece, piece + 1)
-        self._queue.set_due(source, now)
+        if now >= source.due_from + DUE_SECONDS:  # not anew for each of many small pieces
+            self._queue.set_due(source, now)
         return drops
 
     def verified(self, piece: int) -> None:

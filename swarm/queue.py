@@ -81,6 +81,7 @@ class Queue:
 
     def set_due(self, source: Source, now: float) -> None:
         """Count anew when a peer's requests are late: each after those before it."""
+        source.due_from = now
         ahead = 0
         for run in source.runs.values():
             ahead += len(run.left)

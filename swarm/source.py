@@ -71,6 +71,8 @@ class Source:
     """Requests rejected since its last piece."""
     paused_until: float = 0.0
     """It rejects everything: nothing is asked of it before."""
+    due_from: float = -1.0
+    """When it was last counted when its requests are late."""
     window_bytes: int = 0
     window_from: float = 0.0
     outstanding: int = 0

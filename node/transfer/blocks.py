@@ -69,6 +69,12 @@ class BlockFeeder:
 
     def places(self, piece: int) -> tuple[Place, ...]:
         """Return every place where a piece's bytes belong, as far as tables are loaded."""
+        if piece not in self._repeats:
+            found = self.find(piece)
+            if found is None:
+                return ()
+            table, at = found
+            return (Place(piece, table.files[at], table.offsets[at]),)
         engine = self._fetch.engine
         assert engine is not None
         places = []

@@ -407,7 +407,7 @@ class Fetch:
             self.engine.failed(piece)
         self.wasted += length
         if link.peer in self.banned:
-            return
+            return  # one of several wrong pieces that were looked at together
         self.last_bad = link.source.name
         self.banned.add(link.peer)
         self.transfers.ban(link.peer, self.cid, BAN_SECONDS, f"piece {piece} was wrong")
@@ -429,11 +429,12 @@ class Fetch:
 
     def _wrong_later(self, arrived: Arrived) -> None:
         """The writer found a piece wrong."""
-        if arrived.link is not None:
-            known = arrived.link.peer in self.banned  # for another piece of the same batch
-            self.wrong(arrived.link, arrived.places[0].piece, len(arrived.data))
+        link = arrived.link
+        if link is not None:
+            known = link.peer in self.banned
+            self.wrong(link, arrived.places[0].piece, len(arrived.data))
             if not known:
-                self.transfers.blame(arrived.link, self.cid, PeerFault("swarm-piece-hash"))
+                self.transfers.blame(link, self.cid, PeerFault("swarm-piece-hash"))
 
     def copied(self, places: tuple[Place, ...], data: memoryview, code: int) -> None:
         """Take a verified piece that another copy of ours gave."""
