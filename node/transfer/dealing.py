@@ -155,7 +155,9 @@ class Dealer:
             for link in self._swarm.links.values()
             if link.source.name not in self._asked and not (link.upload and link.upload.waiting)
         ]
-        rotated = self._slots.rotate(trio.current_time(), idle)
+        links = self._swarm.links.values()
+        held = {link.source.name: _held(link) for link in links} if self._slots.crowded else {}
+        rotated = self._slots.rotate(trio.current_time(), idle, held)
         if rotated is None:
             return
         self._asked.clear()
@@ -203,5 +205,11 @@ def _holds_all(link: Link) -> bool:
     bits = link.source.bits
     if bits.everything or not bits.pieces:
         return bits.everything
-    chunks = range(-(-bits.pieces // CHUNK_BITS))
-    return sum(bits.count(number) for number in chunks) == bits.pieces
+    return _held(link) == bits.pieces
+
+
+def _held(link: Link) -> int:
+    """Return how many pieces a peer holds, about; 0 if we do not follow that."""
+    bits = link.source.bits
+    chunks = range(-(-(bits.pieces or 0) // CHUNK_BITS))
+    return sum(bits.count(number) for number in chunks)

@@ -56,6 +56,16 @@ def test_one_slot_changes_at_every_rotation_though_all_others_give() -> None:
     assert seen == set(names)
 
 
+def test_who_has_fallen_behind_is_served_first() -> None:
+    slots = Slots()
+    names = [str(number) for number in range(SLOTS + 6)]
+    for name in names:
+        slots.wants(name, 0.0)
+    held = dict.fromkeys(names, 100) | {names[-1]: 3, names[-2]: 5}
+    slots.rotate(TURN_SECONDS, held=held)
+    assert {names[-1], names[-2]} <= slots.served
+
+
 def test_an_idle_peer_makes_room_only_while_others_wait() -> None:
     slots = Slots()
     for number in range(SLOTS):
