@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..wire import varint
-from ..wire.ids import SHA2_256, Cid
+from ..wire.ids import BLAKE3, SHA2_256, Cid
 from .database import Connection, read_cid, signed
 from .filesystem import FileStat
 from .model import AnnouncementRow, Ban, PeerTotals, ProviderRow, RememberedPeer
@@ -78,6 +78,20 @@ class HashCache:
                     )
                     for stat, cid in files
                 ),
+            )
+
+    def add_copy(self, copy: int) -> None:
+        """Remember the CIDs of all recorded files of a copy (one commit)."""
+        with self._db.transaction():
+            self._db.run(
+                "INSERT OR REPLACE INTO hashed_files "
+                "(device, inode, hash, size, mtime_ns, ctime_ns, cid, used) "
+                "SELECT device, inode, CASE substr(entries.cid, 3, 1) WHEN ? THEN ? ELSE ? END, "
+                "copy_files.size, mtime_ns, ctime_ns, entries.cid, mtime_ns / 1e9 "
+                "FROM copies JOIN copy_files ON copy_files.copy = copies.id JOIN entries "
+                "ON entries.content = copies.content AND entries.ordinal = copy_files.ordinal "
+                "WHERE copies.id = ?",
+                (bytes((SHA2_256,)), SHA2_256, BLAKE3, copy),
             )
 
     def trim(self, limit: int = MAX_HASHED_FILES) -> None:

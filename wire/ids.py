@@ -159,13 +159,21 @@ class Cid:
         return split_multihash(self.multihash)[1]
 
     def __bytes__(self) -> bytes:
-        return b"\x01" + varint.encode(self.codec) + self.multihash
+        return (_CID_START.get(self.codec) or _cid_start(self.codec)) + self.multihash
 
     def __str__(self) -> str:
         return "b" + base64.b32encode(bytes(self)).decode().rstrip("=").lower()
 
     def __repr__(self) -> str:
         return f"Cid({self})"
+
+
+def _cid_start(codec: int) -> bytes:
+    return b"\x01" + varint.encode(codec)
+
+
+_CID_START: Final = {codec: _cid_start(codec) for codec in (RAW, DAG_PB)}
+"""What the binary forms of nearly all CIDs begin with."""
 
 
 def _split_cid_v1(data: bytes) -> tuple[int, bytes]:
