@@ -101,6 +101,10 @@ class RealFile(_Handle):
                     raise
                 self._nowait = False
                 return 0
+        if len(buffers) == 1:
+            done = os.preadv(self._fd, buffers, offset)
+            if done in (0, len(buffers[0])):
+                return done
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         done = 0
         while views:

@@ -16,6 +16,7 @@ import base58
 
 from . import varint
 from .errors import InvalidText, PeerFault
+from .immutable import immutable
 
 IDENTITY: Final = 0x00
 SHA2_256: Final = 0x12
@@ -104,12 +105,15 @@ class PeerId:
         return f"PeerId({self})"
 
 
-@dataclass(frozen=True, order=True)
+@immutable
 class Cid:
     """The name of a content or of one of its blocks: version 1, a codec and a multihash."""
 
     codec: int
     multihash: bytes
+
+    def __lt__(self, other: Cid) -> bool:
+        return (self.codec, self.multihash) < (other.codec, other.multihash)
 
     @classmethod
     def of(cls, codec: int, block: bytes | bytearray | memoryview) -> Cid:
