@@ -48,6 +48,13 @@ MAX_IOV: Final = 1024
 """Buffers that one preadv takes (IOV_MAX of Linux and macOS)."""
 
 
+_FILE_KINDS: Final = {
+    modes.S_IFREG: FileKind.FILE,
+    modes.S_IFDIR: FileKind.FOLDER,
+    modes.S_IFLNK: FileKind.LINK,
+}
+
+
 class _Handle:
     """One file descriptor, closed when dropped."""
 
@@ -94,6 +101,10 @@ class RealFile(_Handle):
                     raise
                 self._nowait = False
                 return 0
+        if len(buffers) == 1:
+            done = os.preadv(self._fd, buffers, offset)
+            if done in (0, len(buffers[0])):
+                return done
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         done = 0
         while views:
@@ -292,15 +303,7 @@ class RealDisk:
 
 def file_stat(found: os.stat_result) -> FileStat:
     """Return the part of a stat result that we use."""
-    match modes.S_IFMT(found.st_mode):
-        case modes.S_IFREG:
-            kind = FileKind.FILE
-        case modes.S_IFDIR:
-            kind = FileKind.FOLDER
-        case modes.S_IFLNK:
-            kind = FileKind.LINK
-        case _:
-            kind = FileKind.OTHER
+    kind = _FILE_KINDS.get(modes.S_IFMT(found.st_mode), FileKind.OTHER)
     return FileStat(
         kind, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
     )

@@ -89,28 +89,34 @@ class Lanes:
 
 
 def hash_batch(
-    parent: Folder, places: Sequence[Place], code: int
+    parent: Folder, places: Sequence[tuple[Place, FileStat]], code: int
 ) -> list[tuple[FileStat, bytes] | None]:
-    """Hash files of at most one leaf: (stat, digest) of each; None if it has grown beyond."""
+    """Hash files of at most one leaf, each with the stat with which it was found.
+
+    Returns:
+        (stat, digest) of each; None if it has grown beyond a leaf.
+    """
     results: list[tuple[FileStat, bytes] | None] = []
     folder = parent
     above: tuple[str, ...] = ()
-    for place in places:
+    for place, found in places:
         try:
             if place.names[:-1] != above:
                 above = place.names[:-1]
                 folder = open_folder(parent, above)
             file = folder.open(place.names[-1])
-            results.append(_hash_small(file, place, code))
+            results.append(_hash_small(file, place, found, code))
             file.close()
         except OSError as error:
             raise storage_error(error, f"reading {place}") from error
     return results
 
 
-def _hash_small(file: DiskFile, place: Place, code: int) -> tuple[FileStat, bytes] | None:
-    for _ in range(2):
-        stat = file.fstat()
+def _hash_small(
+    file: DiskFile, place: Place, found: FileStat, code: int
+) -> tuple[FileStat, bytes] | None:
+    for stat in (found, None, None):
+        stat = stat or file.fstat()
         if stat.size > CHUNK:
             return None
         view = _buffer()[: stat.size]

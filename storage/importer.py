@@ -230,7 +230,7 @@ class _Import:
             self._tell()
 
     def _hash_batch(self, lanes: Lanes, batch: list[tuple[Place, FoundFile]]) -> None:
-        places = [place for place, _ in batch]
+        places = [(place, file.stat) for place, file in batch]
 
         def done(results: list[tuple[FileStat, bytes] | None]) -> None:
             for (place, file), result in zip(batch, results, strict=True):
@@ -330,12 +330,13 @@ class _Import:
             store = self._store
             content = store.ensure_content(cid, scan.root.name)
             if not content.index_complete:
-                for group in _groups((entry for entry, _ in self._entries()), ENTRY_BATCH):
+                for group in _groups(self._entries(), ENTRY_BATCH):
                     store.add_entries(cid, group)
                 store.index_complete(cid, self._size, self._pieces)
             elif content.size is None:
                 store.learn_size(cid, self._size)
-            stats = ((e.ordinal, f.stat) for e, f in self._entries() if f is not None)
+            walk = enumerate(_walk(self._scan.root, ()))
+            stats = ((at, found.stat) for at, (_, found) in walk if isinstance(found, FoundFile))
             copy = store.add_shared_copy(cid, self._path, stats, self._now)
         return Imported(
             cid,
@@ -349,8 +350,8 @@ class _Import:
             copy,
         )
 
-    def _entries(self) -> Iterator[tuple[Entry, FoundFile | None]]:
-        """Give out the entries in the order of a walk, each file with what was found."""
+    def _entries(self) -> Iterator[Entry]:
+        """Give out the entries in the order of a walk."""
         piece = 0
         for ordinal, (names, found) in enumerate(_walk(self._scan.root, ())):
             path = "/".join(names[1:])
@@ -358,16 +359,16 @@ class _Import:
                 case FoundFile():
                     cid, size = self._file_cid(found), found.size
                     pieces = pieces_of(size)
-                    yield Entry(ordinal, path, EntryKind.FILE, cid, size, piece, pieces), found
+                    yield Entry(ordinal, path, EntryKind.FILE, cid, size, piece, pieces)
                     piece += pieces
                 case FoundLink(_, target, link_cid):
                     assert link_cid is not None
                     kind = EntryKind.SYMLINK
-                    yield Entry(ordinal, path, kind, link_cid, 0, piece, 0, target), None
+                    yield Entry(ordinal, path, kind, link_cid, 0, piece, 0, target)
                 case FoundFolder(_, _, folder_cid):
                     assert folder_cid is not None
                     kind = EntryKind.DIRECTORY
-                    yield Entry(ordinal, path, kind, folder_cid, 0, piece, 0), None
+                    yield Entry(ordinal, path, kind, folder_cid, 0, piece, 0)
 
 
 def _walk(found: Found, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Found]]:

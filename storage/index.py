@@ -200,6 +200,14 @@ class Index:
         )
         return [_entry(row) for row in rows]
 
+    def file_paths(self, cid: Cid, first: int, limit: int) -> list[tuple[int, str]]:
+        """See `Store.file_paths`."""
+        return self._db.rows(
+            "SELECT ordinal, path FROM entries WHERE content = ? AND ordinal >= ? AND pieces > 0 "
+            "ORDER BY ordinal LIMIT ?",
+            (self.row_id(cid), first, limit),
+        )
+
     def entry_count(self, cid: Cid) -> int:
         """See `Store.entry_count`; ordinals have no gaps."""
         row = self._db.row(

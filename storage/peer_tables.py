@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..wire import varint
-from ..wire.ids import SHA2_256, Cid
+from ..wire.ids import BLAKE3, SHA2_256, Cid
 from .database import Connection, read_cid, signed
 from .filesystem import FileStat
 from .model import AnnouncementRow, Ban, PeerTotals, ProviderRow, RememberedPeer
 
 MAX_HASHED_FILES: Final = 4_000_000
 """Files whose hash is remembered (about 150 bytes each); the least recently used go."""
+
+MAX_INODES: Final = 500
+"""Files that one statement looks for."""
 
 MAX_ROUTING_PEERS: Final = 2048
 """Remembered peers of one DHT; the longest unseen go."""
@@ -38,23 +41,23 @@ class HashCache:
 
         The index nodes of a CID that is returned are kept by the store.
         """
-        found: list[Cid | None] = []
+        wanted = [
+            (signed(s.device), signed(s.inode), s.size, s.mtime_ns, s.ctime_ns) for s in stats
+        ]
+        known: dict[tuple[int, ...], bytes] = {}
         with self._db.snapshot():
-            for stat in stats:
-                row = self._db.row(
-                    "SELECT cid FROM hashed_files WHERE device = ? AND inode = ? AND hash = ? "
-                    "AND size = ? AND mtime_ns = ? AND ctime_ns = ?",
-                    (
-                        signed(stat.device),
-                        signed(stat.inode),
-                        hash_code,
-                        stat.size,
-                        stat.mtime_ns,
-                        stat.ctime_ns,
-                    ),
-                )
-                found.append(read_cid(row[0]) if row else None)
-        return found
+            for device in {row[0] for row in wanted}:
+                inodes = [row[1] for row in wanted if row[0] == device]
+                for at in range(0, len(inodes), MAX_INODES):
+                    part = inodes[at : at + MAX_INODES]
+                    rows = self._db.rows(
+                        "SELECT device, inode, size, mtime_ns, ctime_ns, cid FROM hashed_files "
+                        "WHERE device = ? AND hash = ? "
+                        f"AND inode IN ({','.join('?' * len(part))})",
+                        (device, hash_code, *part),
+                    )
+                    known.update((row[:5], row[5]) for row in rows)
+        return [read_cid(known[row]) if row in known else None for row in wanted]
 
     def add(
         self, files: Iterable[tuple[FileStat, Cid]], now: float, hash_code: int = SHA2_256
@@ -78,6 +81,20 @@ class HashCache:
                     )
                     for stat, cid in files
                 ),
+            )
+
+    def add_copy(self, copy: int) -> None:
+        """Remember the CIDs of all recorded files of a copy (one commit)."""
+        with self._db.transaction():
+            self._db.run(
+                "INSERT OR REPLACE INTO hashed_files "
+                "(device, inode, hash, size, mtime_ns, ctime_ns, cid, used) "
+                "SELECT device, inode, CASE substr(entries.cid, 3, 1) WHEN ? THEN ? ELSE ? END, "
+                "copy_files.size, mtime_ns, ctime_ns, entries.cid, mtime_ns / 1e9 "
+                "FROM copies JOIN copy_files ON copy_files.copy = copies.id JOIN entries "
+                "ON entries.content = copies.content AND entries.ordinal = copy_files.ordinal "
+                "WHERE copies.id = ?",
+                (bytes((SHA2_256,)), SHA2_256, BLAKE3, copy),
             )
 
     def trim(self, limit: int = MAX_HASHED_FILES) -> None:

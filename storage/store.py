@@ -7,11 +7,9 @@ returns.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
 
 from bitarray import bitarray
 
@@ -44,9 +42,6 @@ from .reader import OpenFiles
 from .recovery import check_unfinished, open_or_set_aside, reconcile
 from .removal import delete_finished, delete_working
 from .verify import Verification
-
-CACHE_BATCH: Final = 1024
-"""Hashes of a finished fetch that go into the cache at once."""
 
 
 class Store:
@@ -194,6 +189,10 @@ class Store:
     def entries(self, cid: Cid, first: int = 0, limit: int = 1024) -> list[Entry]:
         """Return up to `limit` entries from ordinal `first` on."""
         return self._index.entries(cid, first, limit)
+
+    def file_paths(self, cid: Cid, first: int, limit: int) -> list[tuple[int, str]]:
+        """Return (ordinal, path) of up to `limit` files from ordinal `first` on."""
+        return self._index.file_paths(cid, first, limit)
 
     def entry_count(self, cid: Cid) -> int:
         """Return how many entries are stored."""
@@ -459,17 +458,7 @@ class Store:
             self.record_files(copy_id, [(0, moved)])  # the move set its ctime
         self.copy_rows.finish(copy_id)
         self.open_files.drop(copy_id)
-        by_hash: defaultdict[int, list[tuple[FileStat, Cid]]] = defaultdict(list)
-        with self._connection.transaction():
-            for entry, stat, _ in self.recorded_files(copy_id):
-                batch = by_hash[entry.cid.hash_code]
-                batch.append((stat, entry.cid))
-                if len(batch) == CACHE_BATCH:
-                    self.hashes.add(batch, stat.mtime_ns / 1e9, entry.cid.hash_code)
-                    batch.clear()
-            for code, batch in by_hash.items():
-                if batch:
-                    self.hashes.add(batch, batch[-1][0].mtime_ns / 1e9, code)
+        self.hashes.add_copy(copy_id)
 
     def _set_unfinished(self, copy_id: int, state: CopyState) -> None:
         copy = self.copy(copy_id)

@@ -18,7 +18,14 @@ from bitarray.util import zeros
 from ..wire.errors import Misuse
 from ..wire.walk import Entry, EntryKind
 from .copies import signed_stat
-from .errors import DestinationExists, DiskFault, DiskFull, NameCollision, disk_errors
+from .errors import (
+    DestinationExists,
+    DiskFault,
+    DiskFull,
+    NameCollision,
+    disk_errors,
+    storage_error,
+)
 from .filesystem import DiskFile, FileKind, FileStat
 from .finish import Links, build_rest, tree_is_folder
 from .model import PIECE_BYTES, Copy, Finished
@@ -34,8 +41,11 @@ MAX_OPEN_FILES: Final = 64
 SYNC_EACH_MAX: Final = 8
 """Up to so many files are synced one by one, more by one call for the whole file system."""
 
-ENTRY_BATCH: Final = 256
-"""Entries looked up at once; small files are written in order."""
+PATH_BATCH: Final = 256
+"""Paths looked up at once; small files are mostly written in order."""
+
+MAX_PATHS: Final = 16 * PATH_BATCH
+"""Paths remembered: runs of small files come from several places."""
 
 
 class CopyWriter:
@@ -50,7 +60,7 @@ class CopyWriter:
         self._tree: Tree | None = None
         self._lock = Lock()
         self._files: OrderedDict[int, DiskFile] = OrderedDict()
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._paths: OrderedDict[int, str] = OrderedDict()
         self._dirty: set[int] = set()
         self._new: dict[int, FileStat] = {}
         self._recording: dict[int, FileStat] = {}
@@ -121,9 +131,11 @@ class CopyWriter:
             DiskFull: There is no room; what was written before stays.
             StorageError: The disk fails, or something foreign is in the way.
         """
-        with disk_errors(f"writing {self._copy.path}"):
+        try:  # once for each of very many files: no context manager
             if not self._write_whole(ordinal, data):
                 self._file(ordinal).pwrite(data, offset)
+        except OSError as error:
+            raise storage_error(error, f"writing {self._copy.path}") from error
         with self._lock:
             self._dirty.add(ordinal)  # after the write: a sync that runs meanwhile may miss it
 
@@ -194,7 +206,7 @@ class CopyWriter:
         if new:
             folders = {}
             for ordinal in new:
-                path = self._entry(ordinal).path
+                path = self._path(ordinal)
                 while path:  # a folder that is new itself must be durable, too
                     path = path.rpartition("/")[0]
                     if path not in folders:
@@ -363,33 +375,33 @@ class CopyWriter:
 
     def _open(self, ordinal: int) -> DiskFile:
         tree = self._opened()
-        entry = self._entry(ordinal)
-        inode = self._made_inode(ordinal, entry)
+        path = self._path(ordinal)
+        inode = self._made_inode(ordinal, path)
         if inode is not None:
             try:
-                file = tree.open(entry.path, writable=True)
+                file = tree.open(path, writable=True)
             except FileNotFoundError:
                 pass
             else:
                 if signed_stat(file.fstat()).inode == inode:
                     return file
-                raise DiskFault(f"{self._copy.place / entry.path} was replaced by another file")
-        if "/" in entry.path:
-            tree.make_folder(entry.path.rpartition("/")[0])
+                raise DiskFault(f"{self._copy.place / path} was replaced by another file")
+        if "/" in path:
+            tree.make_folder(path.rpartition("/")[0])
         try:
-            file = tree.create(entry.path)
+            file = tree.create(path)
         except FileExistsError:
-            self._remove_leftover(tree, entry)
-            file = tree.create(entry.path)
+            self._remove_leftover(tree, path)
+            file = tree.create(path)
         self._new[ordinal] = file.fstat()
         return file
 
-    def _made_inode(self, ordinal: int, entry: Entry) -> int | None:
+    def _made_inode(self, ordinal: int, path: str) -> int | None:
         """Return the inode of a file that we made, as far as we know."""
         made = self._new.get(ordinal) or self._recording.get(ordinal)
         if made is not None:
             return signed_stat(made).inode
-        if not entry.path:
+        if not path:
             return self._store.working_inode(self._copy.id)
         if ordinal < len(self._recorded) and self._recorded[ordinal]:
             recorded = self._store.recorded_file(self._copy.id, ordinal)
@@ -403,30 +415,30 @@ class CopyWriter:
             self._recorded.extend(zeros(known[-1] + 1 - len(self._recorded)))
         self._recorded[known] = True
 
-    def _remove_leftover(self, tree: Tree, entry: Entry) -> None:
+    def _remove_leftover(self, tree: Tree, path: str) -> None:
         """Remove a file made just before a crash; no piece is claimed in it.
 
         Where the file system takes two names for one it may be another entry's, and stays.
         """
         if self._merges is None:
-            self._merges = bool(entry.path) and merges_names(tree.folder(""))
-        if self._merges or tree.stat(entry.path).kind is FileKind.FOLDER:
+            self._merges = bool(path) and merges_names(tree.folder(""))
+        if self._merges or tree.stat(path).kind is FileKind.FOLDER:
             raise NameCollision(
-                f"{entry.path!r} and another entry of the content would be one file on this disk: "
+                f"{path!r} and another entry of the content would be one file on this disk: "
                 "choose another disk with -o"
             )
-        tree.remove(entry.path)
+        tree.remove(path)
 
-    def _entry(self, ordinal: int) -> Entry:
-        if (entry := self._entries.get(ordinal)) is None:
-            found = self._store.entries(self._copy.cid, ordinal, ENTRY_BATCH)
-            self._entries.update((entry.ordinal, entry) for entry in found)
-            while len(self._entries) > 2 * ENTRY_BATCH:
-                self._entries.popitem(last=False)
-            entry = self._entries.get(ordinal)
-            if entry is None or entry.kind is not EntryKind.FILE:
+    def _path(self, ordinal: int) -> str:
+        """Return the path of a file's entry."""
+        if (path := self._paths.get(ordinal)) is None:
+            self._paths.update(self._store.file_paths(self._copy.cid, ordinal, PATH_BATCH))
+            while len(self._paths) > MAX_PATHS:
+                self._paths.popitem(last=False)
+            path = self._paths.get(ordinal)
+            if path is None:
                 raise Misuse(f"entry {ordinal} of {self._copy.cid} is not a known file")
-        return entry
+        return path
 
     def _opened(self) -> Tree:
         if self._tree is None:

@@ -16,6 +16,7 @@ import base58
 
 from . import varint
 from .errors import InvalidText, PeerFault
+from .immutable import immutable
 
 IDENTITY: Final = 0x00
 SHA2_256: Final = 0x12
@@ -104,12 +105,15 @@ class PeerId:
         return f"PeerId({self})"
 
 
-@dataclass(frozen=True, order=True)
+@immutable
 class Cid:
     """The name of a content or of one of its blocks: version 1, a codec and a multihash."""
 
     codec: int
     multihash: bytes
+
+    def __lt__(self, other: Cid) -> bool:
+        return (self.codec, self.multihash) < (other.codec, other.multihash)
 
     @classmethod
     def of(cls, codec: int, block: bytes | bytearray | memoryview) -> Cid:
@@ -159,13 +163,21 @@ class Cid:
         return split_multihash(self.multihash)[1]
 
     def __bytes__(self) -> bytes:
-        return b"\x01" + varint.encode(self.codec) + self.multihash
+        return (_CID_START.get(self.codec) or _cid_start(self.codec)) + self.multihash
 
     def __str__(self) -> str:
         return "b" + base64.b32encode(bytes(self)).decode().rstrip("=").lower()
 
     def __repr__(self) -> str:
         return f"Cid({self})"
+
+
+def _cid_start(codec: int) -> bytes:
+    return b"\x01" + varint.encode(codec)
+
+
+_CID_START: Final = {codec: _cid_start(codec) for codec in (RAW, DAG_PB)}
+"""What the binary forms of nearly all CIDs begin with."""
 
 
 def _split_cid_v1(data: bytes) -> tuple[int, bytes]:

@@ -12,6 +12,8 @@ MAX_VALUE = (1 << 63) - 1
 
 def encode(value: int) -> bytes:
     """Return `value` (0 to 2^63 - 1) as a varint."""
+    if 0 <= value < 0x80:
+        return bytes((value,))
     if not 0 <= value <= MAX_VALUE:
         raise Misuse(f"a varint holds 0 to 2^63 - 1, not {value}")
     out = bytearray()
