@@ -132,7 +132,7 @@ class CopyWriter:
             StorageError: The disk fails, or something foreign is in the way.
         """
         try:  # once for each of very many files: no context manager
-            if not self._write_whole(ordinal, data):
+            if offset or not self._write_whole(ordinal, data):
                 self._file(ordinal).pwrite(data, offset)
         except OSError as error:
             raise storage_error(error, f"writing {self._copy.path}") from error
@@ -140,20 +140,22 @@ class CopyWriter:
             self._dirty.add(ordinal)  # after the write: a sync that runs meanwhile may miss it
 
     def _write_whole(self, ordinal: int, data: bytes | bytearray | memoryview) -> bool:
-        """Make a new small file with all its bytes; False if it is not that simple.
+        """Make a new file whose only piece this is; False if it is not that simple.
 
         Nothing holds others up meanwhile, and nothing is kept open: folders of many small files
         are written so.
         """
+        if len(data) >= PIECE_BYTES:  # a shorter first piece is the last one, too
+            return False
         with self._lock:
-            entry = self._entry(ordinal)
-            if len(data) != entry.size or not entry.path or self._made(ordinal):
+            path = self._path(ordinal)
+            if not path or self._made(ordinal):
                 return False
         tree = self._opened()
-        if "/" in entry.path:
-            tree.make_folder(entry.path.rpartition("/")[0])
+        if "/" in path:
+            tree.make_folder(path.rpartition("/")[0])
         try:
-            file = tree.create(entry.path)
+            file = tree.create(path)
         except FileExistsError:
             return False
         with self._lock:

@@ -12,7 +12,16 @@ import trio
 
 from ...swarm.offers import FEWEST_PIECES, MAX_PIECES, Offers
 from ...swarm.slots import Slots
-from ...wire.swarm import CHUNK_BITS, Bitfield, BitfieldKind, Choke, Request, Unchoke
+from ...wire.swarm import (
+    CHUNK_BITS,
+    Bitfield,
+    BitfieldKind,
+    Choke,
+    Reject,
+    RejectReason,
+    Request,
+    Unchoke,
+)
 from .ranges import ranges_of, runs_of
 
 if TYPE_CHECKING:
@@ -28,6 +37,9 @@ AHEAD_SECONDS = 0.5
 LEAST_AHEAD = 256 << 10
 MOST_AHEAD = 3 << 20
 """Bytes of pieces queued on a stream."""
+
+EXACT_CHUNKS = 2
+"""Chunks of a peer's bits (8 KiB each) that are kept exactly while we only serve."""
 
 PACE_SECONDS = 0.25
 """How often a stream's rate is measured."""
@@ -47,10 +59,14 @@ class Dealer:
 
     def joined(self, link: Link) -> None:
         """Show a new peer what we hold, or begin to offer it."""
+        pieces = self._swarm.pieces or 0
         if not self._alone_with_others(link):
+            if pieces and self._swarm.fetch is None:
+                # Else each Have would be kept as it came, and an honest peer sends many of them.
+                chunks = min(EXACT_CHUNKS, -(-pieces // CHUNK_BITS))
+                link.source.bits.size_known(pieces, range(chunks))
             link.tell_bits()
             return
-        pieces = self._swarm.pieces or 0
         if self._offers is None:
             name = f"offers {self._swarm.cid}"
             stream = self._swarm.transfers.environment.random.stream(name)
@@ -81,6 +97,8 @@ class Dealer:
 
     def has_more(self, link: Link) -> None:
         """A peer holds other pieces than before, or has told what it holds."""
+        if len(self._slots) and not (link.upload and link.upload.waiting) and _holds_all(link):
+            self._wants_nothing(link)
         if self._offers is None:
             return
         if link.source.bits.everything:
@@ -88,10 +106,22 @@ class Dealer:
         else:
             self._offer(link)
 
+    def _wants_nothing(self, link: Link) -> None:
+        """Give a peer's slot, or its place among those who wait, to others at once."""
+        self._asked.discard(link.source.name)
+        freed = self._slots.leave(link.source.name, trio.current_time())
+        self._unchoke([link.source.name, *freed])  # it may ask again, like one that never did
+
     # Requests
 
     def asked(self, link: Link, request: Request) -> bool:
-        """Return whether a peer's request is answered; if not, it is choked."""
+        """Return whether a peer's request is answered; if not, it is choked and rejected."""
+        answered = self._has_slot(link, request)
+        if not answered:
+            link.send(Reject(request.id, RejectReason.CHOKED))
+        return answered
+
+    def _has_slot(self, link: Link, request: Request) -> bool:
         now = trio.current_time()
         name = link.source.name
         if link.choking:
@@ -171,9 +201,12 @@ class Dealer:
         link.choking = True
         if self._offers is not None:
             self._offers.choked(link.source.name)
-        if link.upload is not None:
-            link.upload.clear()
         link.send(Choke())
+        if link.upload is not None:
+            # Behind the choke: a downloader has forgotten them by then and counts no refusals.
+            for request_id in link.upload.clear():
+                link.send(Reject(request_id, RejectReason.CHOKED))
+        link.work.set()  # its place at the gate of the limits is for others
 
     def _unchoke(self, names: list[str]) -> None:
         for link in self._swarm.links.values():
