@@ -60,6 +60,9 @@ MAX_REFUSED = 64
 """Requests beyond what may wait that a peer may send between two pieces of ours: it does not read
 our answers, and each waits to be sent."""
 
+MAX_CHOKED = 512
+"""The same of a choked peer: what it had asked for may still be on its way (256 of our own)."""
+
 MAX_RANGES = 1024
 """Ranges in one Have of ours."""
 
@@ -262,15 +265,20 @@ class Link:
                 raise PeerFault("swarm-request-range", "nothing is held")
             self.upload = Upload(pieces)
         if not self.swarm.dealer.asked(self, request):
+            self._refuse_flood(MAX_CHOKED)
             return
         rejected = self.upload.ask(request)
         if rejected is not None:
-            self._refused += 1
-            if self._refused > MAX_REFUSED:
-                raise PeerFault("swarm-request-flood")
+            self._refuse_flood(MAX_REFUSED)
             self.send(rejected)
         else:
             self.work.set()
+
+    def _refuse_flood(self, most: int) -> None:
+        """Count a refused request: who does not read our answers must not fill our memory."""
+        self._refused += 1
+        if self._refused > most:
+            raise PeerFault("swarm-request-flood")
 
     def piece_begins(self, piece: Piece) -> memoryview:
         """Return where a piece's bytes go."""
