@@ -340,8 +340,10 @@ class Fetch:
             self._ask(link)
 
     def _tick(self) -> None:
-        """Look after late requests and idle peers."""
+        """Look after late requests, idle peers, and pieces put in a pass that broke off."""
         assert self.engine is not None
+        if self._saver is not None:
+            self._saver.wake()
         for drop in self.engine.late(trio.current_time()):
             self.drop(drop)
         for link in list(self.swarm.links.values()):

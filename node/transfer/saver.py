@@ -165,6 +165,7 @@ class Saver:
         self._draining = True
         try:
             while self.pending and self.failure is None:
+                self.wake()
                 self._close_batch.set()
                 self._idle = trio.Event()
                 with trio.move_on_after(BATCH_SECONDS):
