@@ -307,7 +307,9 @@ class Fetch:
             self._ask(link)
 
     def _tick(self) -> None:
-        """Look after late requests and idle peers."""
+        """Look after late requests, idle peers, and pieces of a pass that broke off."""
+        if self._saver is not None:
+            self._saver.wake()
         assert self.engine is not None
         for drop in self.engine.late(trio.current_time()):
             self.drop(drop)

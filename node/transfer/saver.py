@@ -163,6 +163,7 @@ class Saver:
     async def flush(self) -> None:
         """Wait until everything that was put is claimed (or lost)."""
         self._draining = True
+        self.wake()
         try:
             while self.pending and self.failure is None:
                 self._close_batch.set()
