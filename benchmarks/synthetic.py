@@ -23,6 +23,9 @@ from shoal.wire.walk import Entry, EntryKind
 FILE_BYTES = 1 << 40
 """Of one file of a large content: a file system may hold at most 16 TiB in one."""
 
+BARE_FILES = 2000
+"""Made to see what the disk and the system alone take for one."""
+
 SMALL_BYTES = 100
 """Of each of many contents."""
 
@@ -34,6 +37,23 @@ def write_files(folder: Path, count: int, size: int, per_folder: int) -> None:
         part.mkdir(parents=True)
         for number in range(first, min(count, first + per_folder)):
             (part / f"file-{number:07}.bin").write_bytes(os.urandom(size))
+
+
+def create_microseconds(folder: Path) -> float:
+    """Return what one small file costs at this place, written by a bare loop.
+
+    ext4 does not take an inode again within minutes of its being freed, and looks at each such
+    one: where many files were just removed, making one costs ten times as much.
+    """
+    data = os.urandom(4096)
+    place = folder / "bare"
+    place.mkdir()
+    names = [place / str(number) for number in range(BARE_FILES)]
+    began = time.perf_counter()
+    for name in names:
+        with name.open("xb", buffering=0) as file:
+            file.write(data)
+    return (time.perf_counter() - began) / BARE_FILES * 1e6
 
 
 @contextmanager

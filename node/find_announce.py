@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 TOLD_AT_ONCE = 10
 """Peers that are told of announcements at the same time."""
 
+REST_EVERY = 256
+"""Announcements after which others have their turn: there may be 100 000 of them."""
+
 MAX_WAIT = 3600.0
 """Seconds between two looks at the schedule."""
 
@@ -81,11 +84,13 @@ class Announcer:
         With `again` they are due at once, too: our addresses are others than last time.
         """
         now = self._environment.clock.now()
-        rows = [
-            AnnouncementRow(multihash, now, None)
-            for multihash in multihashes
-            if (again or multihash not in self.schedule) and self.schedule.set(multihash, now, now)
-        ]
+        rows: list[AnnouncementRow] = []
+        for number, multihash in enumerate(multihashes):
+            if number % REST_EVERY == REST_EVERY - 1:
+                await trio.lowlevel.checkpoint()
+            known = multihash in self.schedule and not again
+            if not known and self.schedule.set(multihash, now, now):
+                rows.append(AnnouncementRow(multihash, now, None))
         if rows:
             await self._environment.run_blocking(self._memory.save_announcements, rows)
             self._added.set()
@@ -148,9 +153,11 @@ class Announcer:
             bits = covered_bits(key_of(first), found, width)
             region, left = split_region(left, key_of(first), bits)
             batches: dict[PeerId, list[bytes]] = {}
-            for multihash in region:
+            for number, multihash in enumerate(region):
                 for peer in takers(multihash, found):
                     batches.setdefault(peer, []).append(multihash)
+                if number % REST_EVERY == REST_EVERY - 1:
+                    await trio.lowlevel.checkpoint()
             taken = await self._tell(batches)
             wanted = min(K, len(found))
             await self._done({item: (taken.get(item, 0), wanted) for item in region}, joins)
@@ -185,7 +192,9 @@ class Announcer:
         """Take note of who took what; `joins` is how often we had joined when it was begun."""
         now = self._environment.clock.now()
         rows = []
-        for item, (taken, wanted) in outcome.items():
+        for number, (item, (taken, wanted)) in enumerate(outcome.items()):
+            if number % REST_EVERY == REST_EVERY - 1:
+                await trio.lowlevel.checkpoint()
             if item not in self.schedule:
                 continue
             due = self.schedule.done(item, taken, wanted, now, self._draw)

@@ -31,6 +31,9 @@ RPC_TIMEOUT = 10.0
 MAX_FRAME = 64 * 1024
 """Longest message read, in bytes; honest ones stay under 16 KiB."""
 
+TELL_BYTES = 16 * 1024
+"""Messages without an answer are sent together up to so many bytes: about 100 announcements."""
+
 IDLE_LIFE = 15.0
 """Seconds for which an unused stream is kept: long enough for the next lookup, short of the 60 of
 servers, and a connection without streams can give its place to another."""
@@ -94,10 +97,16 @@ class Rpc:
             stream = await self._host.open_stream(peer, [self._protocol])
             sent = 0
             try:
+                waiting = bytearray()
                 for message in messages(stream.connection):
                     self.sent[message.type.name] += 1
-                    await stream.send_all(frame(message.encode()))
+                    waiting += frame(message.encode())
                     sent += 1
+                    if len(waiting) >= TELL_BYTES:
+                        await stream.send_all(bytes(waiting))
+                        waiting.clear()
+                if waiting:
+                    await stream.send_all(bytes(waiting))
             except BaseException:
                 stream.reset()
                 raise

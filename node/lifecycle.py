@@ -21,7 +21,7 @@ from multiaddr import Multiaddr
 
 from ..storage.errors import StorageError
 from ..storage.home import Home, default_home
-from ..storage.model import CopyState, tag_text
+from ..storage.model import Copy, CopyState, tag_text
 from ..storage.store import Store
 from ..wire.addresses import parse_multiaddr, with_peer
 from ..wire.errors import PeerFault
@@ -53,6 +53,9 @@ Ts = TypeVarTuple("Ts")
 FIRST_TRY_SECONDS = 5.0
 LONGEST_TRY_SECONDS = 60.0
 """Pauses between tries to reach a `--peer` of share: doubling from the first to the longest."""
+
+CHECK_IDS = 256
+"""Copies looked after by one call, as long as they have few files."""
 
 MAX_NOTICES = 100
 """Notices kept for those who ask for events later."""
@@ -223,28 +226,30 @@ class Lifecycle:
             self.nursery.start_soon(self._join, bootstrap)
         if self.purpose == "get":
             return
-        copies = await self.blocking(self.store.copies)
-        contents = await self.blocking(self.store.contents)
+        copies, keys = await self.blocking(self._read_copies)
         if self.purpose == "up":
             for copy in copies:
                 if copy.state is CopyState.FETCHING:
                     await self.transfers.fetch(copy)
-        held = {copy.cid for copy in copies}
-        keys = [
-            key
-            for content in contents
-            if content.cid in held and (key := sharing.announced_as(content)) is not None
-        ]
         await self.dht.announce_soon(keys, again=True)
-        await self._look_after_copies()
+        await self._look_after_copies([copy.id for copy in copies if copy.finished])
         await rehash_lost(self)
 
-    async def _look_after_copies(self) -> None:
-        """Compare every finished copy's files with what was recorded, and say what is missing."""
-        for copy in await self.blocking(self.store.copies):
-            if copy.finished and not copy.recheck:
-                for problem in await self.blocking(self.store.check_copy, copy.id):
-                    self.notice(problem)
+    def _read_copies(self) -> tuple[list[Copy], list[bytes]]:
+        """Return all copies, and what is announced of them (in a worker: there may be many)."""
+        copies = self.store.copies()
+        held = {copy.cid for copy in copies}
+        told = (sharing.announced_as(c) for c in self.store.contents() if c.cid in held)
+        return copies, [key for key in told if key is not None]
+
+    async def _look_after_copies(self, ids: Sequence[int]) -> None:
+        """Compare finished copies' files with what was recorded, and say what is missing."""
+        at = 0
+        while at < len(ids):
+            done, problems = await self.blocking(self.store.check_copies, ids[at : at + CHECK_IDS])
+            at += done
+            for problem in problems:
+                self.notice(problem)
 
     async def _join(self, bootstrap: Sequence[PeerHint]) -> None:
         joined = await self.dht.bootstrap(bootstrap)

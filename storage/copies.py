@@ -347,6 +347,8 @@ class Copies:
             for entry in entries:
                 if (row := found.get(entry.ordinal)) is not None:
                     yield entry, *row
+            if len(entries) < FILE_BATCH:
+                break
             first += len(entries)
 
     def recorded_among(
@@ -406,10 +408,19 @@ class Copies:
                 self._set_reason(copy_id)
         return sentences
 
-    def check_root(self, copy: Copy) -> bool:
-        """Look whether a finished copy's root exists; note that it went or came back."""
+    def lost(self) -> set[int]:
+        """Return the ids of the copies whose root was gone when it was last looked for."""
+        return {copy_id for (copy_id,) in self._db.rows("SELECT id FROM copies WHERE lost")}
+
+    def check_root(self, copy: Copy, was_lost: bool | None = None) -> bool:
+        """Look whether a finished copy's root exists; note that it went or came back.
+
+        Args:
+            copy: Which.
+            was_lost: What is noted so far, if that is known: then nothing is written in vain.
+        """
         lost = self._kind(copy.path) is None
-        if self._db.run(
+        if lost is not was_lost and self._db.run(
             "UPDATE copies SET lost = ? WHERE id = ? AND lost != ?", (lost, copy.id, lost)
         ):
             self._set_reason(copy.id)

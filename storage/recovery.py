@@ -161,10 +161,14 @@ def _exists(store: Store, path: Path) -> bool:
 def _check_places(store: Store, copies: Iterable[Copy]) -> list[str]:
     """Look for every copy's root, by one stat each."""
     problems: list[str] = []
+    lost = store.copy_rows.lost()
     for copy in copies:
         if not copy.finished:
             problems += _ask_recheck(store, copy) or check_unfinished(store, copy)
-        elif not store.copy_rows.check_root(copy) and copy.state is not CopyState.DEGRADED:
+        elif (
+            not store.copy_rows.check_root(copy, copy.id in lost)
+            and copy.state is not CopyState.DEGRADED
+        ):
             problems.append(
                 f"{copy.path} is gone: it is not served; if it comes back, it is again after a "
                 f"restart, and shoal rm {copy.cid} forgets it"

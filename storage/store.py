@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Final
 
 from bitarray import bitarray
 
@@ -42,6 +43,9 @@ from .reader import OpenFiles
 from .recovery import check_unfinished, open_or_set_aside, reconcile
 from .removal import delete_finished, delete_working
 from .verify import Verification
+
+CHECK_FILES: Final = 1000
+"""Files that one call of `check_copies` looks at, or one copy: others wait for the store."""
 
 
 class Store:
@@ -356,6 +360,26 @@ class Store:
             A sentence for each file newly found missing or changed (at most 100).
         """
         return self.copy_rows.check(copy_id)
+
+    def check_copies(self, ids: Iterable[int]) -> tuple[int, list[str]]:
+        """Do the same for several copies, until about 1000 files were looked at.
+
+        Copies that are gone, unfinished or to be hashed again are passed over.
+
+        Returns:
+            How many of `ids` were done (at least one), and the sentences.
+        """
+        sentences: list[str] = []
+        done = files = 0
+        for copy_id in ids:
+            done += 1
+            copy = self.copy(copy_id)
+            if copy is not None and copy.finished and not copy.recheck:
+                sentences += self.copy_rows.check(copy_id)
+                files += self.entry_count(copy.cid)
+            if files >= CHECK_FILES:
+                break
+        return done, sentences
 
     def mark_changed(self, copy_id: int, ordinal: int) -> tuple[int, int]:
         """Mark one file of a finished copy as changed; return its pieces (first, count)."""

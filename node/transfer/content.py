@@ -321,7 +321,7 @@ class ContentSwarm:
             if not (0 <= at < table.count and holding.bits[piece]):
                 break
             size += table.lengths[at]
-            if table.lengths[at] > SMALL_PIECE or size > SMALL_BYTES:
+            if not 0 < table.lengths[at] <= SMALL_PIECE or size > SMALL_BYTES:
                 break
             wanted.append((table.files[at], table.offsets[at], table.lengths[at]))
         if len(wanted) < 2:
