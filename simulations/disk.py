@@ -322,6 +322,12 @@ class MemoryFile:
         self._begin("pwrite", len(data))
         self._disk.write(self._node, bytes(data), offset)
 
+    def pwritev(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+        """As `DiskFile.pwritev`."""
+        for part in parts:
+            self.pwrite(part, offset)
+            offset += len(part)
+
     def fdatasync(self) -> None:
         """As `DiskFile.fdatasync`."""
         self._begin("fdatasync")

@@ -121,7 +121,7 @@ class RealFile(_Handle):
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """As `DiskFile.pwrite`; large aligned blocks go past the page cache."""
         large = len(data) >= DIRECT_BYTES and not (len(data) | offset) % BLOCK
-        if large and self._direct != -1 and self._pwrite_direct(data, offset):
+        if large and self._direct != -1 and self._pwrite_direct([data], offset):
             return
         count = os.pwrite(self._fd, data, offset)
         if count < len(data):  # a signal, or the disk is full: the next call says which
@@ -129,8 +129,18 @@ class RealFile(_Handle):
             while count < len(rest):
                 count += os.pwrite(self._fd, rest[count:], offset + count)
 
-    def _pwrite_direct(self, data: bytes | bytearray | memoryview, offset: int) -> bool:
-        """Write with O_DIRECT; False if the file system or the buffer's address does not allow it.
+    def pwritev(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+        """As `DiskFile.pwritev`; one call where the blocks go past the page cache."""
+        large = all(len(part) >= DIRECT_BYTES and not len(part) % BLOCK for part in parts)
+        several = 1 < len(parts) <= MAX_IOV and not offset % BLOCK
+        if large and several and self._direct != -1 and self._pwrite_direct(parts, offset):
+            return
+        for part in parts:
+            self.pwrite(part, offset)
+            offset += len(part)
+
+    def _pwrite_direct(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> bool:
+        """Write with O_DIRECT; False if the file system or a buffer's address does not allow it.
 
         A piece that was verified is not looked at again soon, and filling the page cache with new
         pages costs more than the disk does: measured two to three times the time of this.
@@ -138,7 +148,7 @@ class RealFile(_Handle):
         try:
             if self._direct is None:
                 self._direct = os.open(f"/proc/self/fd/{self._fd}", _DIRECT_FLAGS)
-            return os.pwrite(self._direct, data, offset) == len(data)
+            return os.pwritev(self._direct, parts, offset) == sum(map(len, parts))
         except OSError as error:
             if error.errno not in (*_UNSUPPORTED, errno.ENOENT):
                 raise

@@ -72,6 +72,10 @@ class DiskFile(Protocol):
         """Write all of the data at `offset`; beyond the end a hole is left between."""
         ...
 
+    def pwritev(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+        """Write several parts behind one another, if possible by one call."""
+        ...
+
     def fdatasync(self) -> None:
         """Return once the bytes and the size are durable."""
         ...

@@ -124,16 +124,23 @@ class CopyWriter:
                 f"but {needed} are still to be fetched: make room or choose another place with -o"
             )
 
-    def write(self, ordinal: int, offset: int, data: bytes | bytearray | memoryview) -> None:
+    def write(self, ordinal: int, offset: int, *parts: bytes | bytearray | memoryview) -> None:
         """Write verified bytes of a file at their place.
+
+        Args:
+            ordinal: The file's entry.
+            offset: Where the first part goes.
+            parts: The bytes; each part follows on the one before.
 
         Raises:
             DiskFull: There is no room; what was written before stays.
             StorageError: The disk fails, or something foreign is in the way.
         """
         try:  # once for each of very many files: no context manager
-            if offset or not self._write_whole(ordinal, data):
-                self._file(ordinal).pwrite(data, offset)
+            if len(parts) > 1:
+                self._file(ordinal).pwritev(parts, offset)
+            elif offset or not self._write_whole(ordinal, parts[0]):
+                self._file(ordinal).pwrite(parts[0], offset)
         except OSError as error:
             raise storage_error(error, f"writing {self._copy.path}") from error
         with self._lock:

@@ -316,7 +316,7 @@ class Fetch:
     def pass_done(self, link: Link) -> None:
         """All of a receive pass was taken: ask for more."""
         if self._saver is not None:
-            self._saver.wake()
+            self._saver.pass_done(trio.current_time())
         self._ask(link)
 
     def _ask(self, link: Link) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,8 +32,10 @@ BATCH_SECONDS = 1.0
 JOB_BYTES = 4 << 20
 """Bytes written by one call in a worker thread, or the one piece that is longer."""
 
-WAKE_BYTES = 1 << 20
-"""Bytes for which a writer is woken at once; smaller pieces wait for the end of the pass."""
+WAKE_BYTES = JOB_BYTES
+WAKE_SECONDS = 0.02
+"""A writer is woken for so many bytes, or at the end of a receive pass if none was for so long:
+handing a job over costs more than what it does for a piece."""
 
 STOP_SECONDS = 5.0
 """A fetch that is stopped has so long to claim what has arrived."""
@@ -110,6 +112,7 @@ class Saver:
         self._freed = freed
         self._queue: deque[Arrived] = deque()  # bounded by the pool
         self._waiting_bytes = 0  # put since a writer was last woken
+        self._woken_at = 0.0
         self._ready = trio.lowlevel.ParkingLot()  # of idle writers
         self._batch: list[int] = []
         self._batch_bytes = 0
@@ -134,10 +137,16 @@ class Saver:
         if self._waiting_bytes >= WAKE_BYTES:
             self.wake()
 
+    def pass_done(self, now: float) -> None:
+        """A receive pass is over (trio's clock): see whether a writer has been idle for long."""
+        if now - self._woken_at >= WAKE_SECONDS:
+            self.wake()
+
     def wake(self) -> None:
-        """Let a writer begin with what was put so far: the receive pass is over."""
+        """Let a writer begin with what was put so far, however little."""
         if self._queue:
             self._waiting_bytes = 0
+            self._woken_at = trio.current_time()
             self._ready.unpark()
 
     def claim(self, pieces: Sequence[int]) -> None:
@@ -207,15 +216,22 @@ class Saver:
         era = self._era
         done: list[int] = []
         bad: list[Arrived] = []
+        good: list[Arrived] = []
 
         def work() -> None:
             for item in job:
                 if item.digest is not None and digest_of(item.data, item.hash_code) != item.digest:
                     bad.append(item)
                     continue
-                for place in item.places:
-                    self._writer.write(place.ordinal, place.offset, item.data)
-                    done.append(place.piece)
+                good.append(item)
+            for run in _runs(good):
+                first = run[0].places[0]
+                self._writer.write(first.ordinal, first.offset, *(item.data for item in run))
+                done.extend(item.places[0].piece for item in run)
+                for item in run:
+                    for place in item.places[1:]:
+                        self._writer.write(place.ordinal, place.offset, item.data)
+                        done.append(place.piece)
 
         failed: StorageError | None = None
         try:
@@ -284,3 +300,21 @@ class Saver:
             self._saved(batch)
         finally:
             self._busy -= count
+
+
+def _runs(items: Sequence[Arrived]) -> Iterator[list[Arrived]]:
+    """Put together what is written by one call: pieces that follow one another in a file.
+
+    For each call the thread must get the interpreter back, from a trio thread that is never idle.
+    """
+    run: list[Arrived] = []
+    end = 0
+    for item in items:
+        place = item.places[0]
+        if run and (run[0].places[0].ordinal, end) != (place.ordinal, place.offset):
+            yield run
+            run = []
+        run.append(item)
+        end = place.offset + len(item.data)
+    if run:
+        yield run

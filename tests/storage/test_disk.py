@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,20 @@ def test_many_buffers_are_filled_by_one_call(folder: Folder) -> None:
     buffers = [bytearray(3) for _ in range(2500)]  # more than one preadv takes
     assert file.preadv(buffers, 0) == len(data)
     assert b"".join(buffers) == data
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20])  # the large ones go past the page cache
+def test_several_parts_are_written_behind_one_another(folder: Folder, size: int) -> None:
+    file = folder.create("a")
+    data = os.urandom(4 * size)
+    with mmap.mmap(-1, 4 * size) as aligned:
+        aligned[:] = data
+        with memoryview(aligned) as view:
+            parts = [view[at : at + size] for at in range(0, 4 * size, size)]
+            file.pwritev(parts[:3], size)
+            file.pwritev(parts[3:], 0)
+            del parts
+    assert content_of(folder, "a") == data[3 * size :] + data[: 3 * size]
 
 
 def test_truncating_cuts_and_extends(folder: Folder) -> None:

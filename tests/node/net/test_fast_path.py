@@ -47,6 +47,9 @@ class Source:
     def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         raise NotImplementedError
 
+    def pwritev(self, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> None:
+        raise NotImplementedError
+
     def fdatasync(self) -> None:
         raise NotImplementedError
 
