@@ -53,10 +53,12 @@ def build_rest(store: Store, copy: Copy, tree: Tree, links: Links) -> list[str]:
                 case EntryKind.FILE:
                     known = recorded.get(entry.ordinal)
                     stat = _file(store, copy, tree, entry, known[0] if known else None)
-                    found.append((entry.ordinal, stat))
+                    if known != (signed_stat(stat), False):
+                        found.append((entry.ordinal, stat))
                 case EntryKind.SYMLINK:
                     with_links = True
-        store.record_files(copy.id, found)
+        if found:
+            store.record_files(copy.id, found)
     return _make_links(store, copy, tree, links) if with_links else []
 
 

@@ -237,22 +237,23 @@ class Index:
 
     def same_files(
         self, cid: Cid, first: int, count: int, limit: int
-    ) -> list[tuple[int, int, int]]:
+    ) -> list[tuple[int, int, int, int]]:
         """Find entries anywhere with the same file as one that has pieces in a range.
 
         Returns:
-            (first piece of that one, content row and first piece of the other), up to `limit`.
+            (first piece and number of pieces of that one, content row and first piece of the
+            other), up to `limit`.
         """
-        rows = self.file_rows(cid, first, count)
-        if not rows:
-            return []
         return self._db.rows(
-            "SELECT wanted.first_piece, other.content, other.first_piece FROM entries AS wanted "
+            "SELECT wanted.first_piece, wanted.pieces, other.content, other.first_piece "
+            "FROM entries AS wanted "
             "JOIN entries AS other ON other.cid = wanted.cid AND other.pieces > 0 "
-            "WHERE wanted.content = ?1 AND wanted.pieces > 0 AND wanted.first_piece >= ?2 "
-            "AND wanted.first_piece < ?3 "
+            "WHERE wanted.content = ?1 AND wanted.pieces > 0 AND wanted.first_piece < ?3 "
+            "AND wanted.first_piece >= (SELECT max(first_piece) FROM entries "
+            "WHERE content = ?1 AND pieces > 0 AND first_piece <= ?2) "
+            "AND wanted.first_piece + wanted.pieces > ?2 "
             "AND NOT (other.content = ?1 AND other.ordinal = wanted.ordinal) LIMIT ?4",
-            (self.row_id(cid), rows[0][3], first + count, limit),
+            (self.row_id(cid), first, first + count, limit),
         )
 
     def forget(self, cid: Cid) -> None:

@@ -119,12 +119,9 @@ class Pieces:
             for at, length in self._bits.runs(other, first, PIECES_PER_BLOCK)
         ]
         same = self._index.same_files(wanted.cid, first, PIECES_PER_BLOCK, MAX_SAME_FILES)
-        sizes = {
-            row[3]: row[4] for row in self._index.file_rows(wanted.cid, first, PIECES_PER_BLOCK)
-        }
-        for its_first, content, there_first in same if same else ():
+        for its_first, pieces, content, there_first in same:
             start = max(first, its_first)
-            count = min(first + PIECES_PER_BLOCK, its_first + sizes[its_first]) - start
+            count = min(first + PIECES_PER_BLOCK, its_first + pieces) - start
             there = there_first + start - its_first
             if content not in copies:
                 copies[content] = self._copies.of_content(content)

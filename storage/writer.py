@@ -165,9 +165,11 @@ class CopyWriter:
             file = tree.create(path)
         except FileExistsError:
             return False
-        with self._lock:
-            self._new[ordinal] = file.fstat()
-        file.pwrite(data, 0)
+        try:
+            file.pwrite(data, 0)
+        finally:  # with its last stat, so that it need not be recorded again at the end
+            with self._lock:
+                self._new[ordinal] = file.fstat()
         return True
 
     def _made(self, ordinal: int) -> bool:

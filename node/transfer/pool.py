@@ -13,6 +13,10 @@ from ...wire.swarm import MAX_PIECE
 POOL_BYTES = 64 << 20
 """Bytes of pieces on their way from request to disk, in the process."""
 
+MAX_BUFFERS = 2048
+"""Buffers that may be out before nothing more is asked for: small ones cost more than their bytes,
+and wait longer, since making a file takes longer than to receive it."""
+
 KEPT_BUFFERS = 64
 """Free buffers of a whole piece that are kept for the next."""
 
@@ -33,11 +37,14 @@ class Pool:
         """Bytes that requests under way may bring."""
         self.used = 0
         """Bytes of buffers that are out."""
+        self._out = 0
         self._scratch: bytearray | None = None
 
     @property
     def room(self) -> int:
         """Bytes that may still be reserved."""
+        if self._out >= MAX_BUFFERS:
+            return 0
         return self._limit - self.reserved - self.used
 
     def reserve(self, count: int) -> None:
@@ -51,6 +58,7 @@ class Pool:
     def take(self, length: int) -> memoryview:
         """Return a buffer of `length` bytes."""
         self.used += length
+        self._out += 1
         if length <= BIG:
             return memoryview(bytearray(length))
         return _aligned(self._free.pop() if self._free else bytearray(MAX_PIECE + PAGE), length)
@@ -59,6 +67,7 @@ class Pool:
         """Take a buffer back; nobody may use it any more."""
         length = len(view)
         self.used -= length
+        self._out -= 1
         if length > BIG and len(self._free) < KEPT_BUFFERS and isinstance(view.obj, bytearray):
             self._free.append(view.obj)
 
