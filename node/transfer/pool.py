@@ -13,7 +13,7 @@ from ...wire.swarm import MAX_PIECE
 POOL_BYTES = 64 << 20
 """Bytes of pieces on their way from request to disk, in the process."""
 
-MAX_BUFFERS = 2048
+MAX_BUFFERS = 1024
 """Buffers that may be out before nothing more is asked for: small ones cost more than their bytes,
 and wait longer, since making a file takes longer than to receive it."""
 
