@@ -89,6 +89,7 @@ class Download:
         self._endgame = Endgame(self.piece_size)
         self._next_id = 1
         self._asked: dict[int, list[tuple[Source, Run]]] = {}
+        self._unverified: set[int] = set()  # arrived; bounded by the driver's buffers
         self._looked_at = 0.0
 
     @property
@@ -105,6 +106,11 @@ class Download:
     def over(self) -> bool:
         """Whether every wanted piece is there."""
         return self._window.left == 0
+
+    @property
+    def all_came(self) -> bool:
+        """Whether every wanted piece is there, or has arrived and is being verified."""
+        return self._window.left <= len(self._unverified)
 
     # What is wanted
 
@@ -330,6 +336,8 @@ class Download:
             Requests of others that are of no more use.
         """
         source.delivered()
+        if not self.held[piece]:
+            self._unverified.add(piece)
         drops: list[Drop] = []
         for other, run in self._asked.pop(piece, []):
             self._strike(other, run, piece)
@@ -347,6 +355,7 @@ class Download:
 
     def verified(self, piece: int) -> None:
         """Take note that a piece is right and will be kept."""
+        self._unverified.discard(piece)
         if not self.held[piece]:
             self._window.hold(piece)
             for source, run in self._asked.pop(piece, []):
@@ -356,6 +365,7 @@ class Download:
 
     def failed(self, piece: int) -> None:
         """Take note that a piece was wrong, or could not be kept: it is wanted again."""
+        self._unverified.discard(piece)
         self._window.lose(piece)
         if piece not in self._asked:
             self._window.free(piece)

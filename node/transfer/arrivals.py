@@ -1,7 +1,6 @@
-"""Pieces on their way in: each gets a buffer, is verified when it is whole, and goes to be written.
+"""Pieces on their way in: each gets a buffer, and goes to be verified and written when it is whole.
 
-On machines with few cores it is verified here, in the receive pass, while it is in the cache; else
-by the writers. A piece that nobody waits for any more is legal, and kept if it is of use.
+A piece that nobody waits for any more is legal, and kept if it is of use.
 """
 
 from __future__ import annotations
@@ -16,13 +15,10 @@ from ...wire.errors import PeerFault
 from ...wire.swarm import Piece
 from .blocks import BlockFeeder
 from .link import Link
-from .saver import Arrived, Saver, digest_of
+from .saver import Arrived, Saver
 
 if TYPE_CHECKING:
     from .fetch import Fetch
-
-FEW_CORES = 2
-"""Up to so many, hashing in other threads gains nothing."""
 
 
 class Arrivals:
@@ -34,7 +30,6 @@ class Arrivals:
         self._feeder = feeder
         self._saver = saver
         self._pool = fetch.transfers.pool
-        self._inline = fetch.transfers.cores <= FEW_CORES
         # A stream carries one piece at a time.
         self._buffers: dict[Link, memoryview] = {}
         self._unwanted: set[Link] = set()
@@ -59,11 +54,7 @@ class Arrivals:
         return view
 
     def ends(self, link: Link, piece: Piece) -> None:
-        """Verify a whole piece and hand it on.
-
-        Raises:
-            PeerFault: It is wrong.
-        """
+        """Hand a whole piece on to be verified and written."""
         fetch, engine = self._fetch, self._engine
         if link in self._unwanted:
             self._unwanted.discard(link)
@@ -82,14 +73,8 @@ class Arrivals:
         digest, code = table.digest(piece.index), table.hash_codes[at]
         for drop in engine.arrived(link.source, piece.id, piece.index, trio.current_time()):
             fetch.drop(drop)
-        if self._inline:
-            if digest_of(view, code) != digest:
-                self._pool.give(view)
-                fetch.wrong(link, piece.index, piece.length)
-                raise PeerFault("swarm-piece-hash", f"piece {piece.index}")
-            fetch.good(link, piece.index, piece.length)
         places = self._feeder.places(piece.index)
-        self._saver.put(Arrived(places, view, link, None if self._inline else digest, code))
+        self._saver.put(Arrived(places, view, link, digest, code))
 
     def left(self, link: Link) -> None:
         """Forget what a peer was just sending."""

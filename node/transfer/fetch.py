@@ -504,7 +504,7 @@ class Fetch:
 
     @property
     def unwritten(self) -> bool:
-        """Whether verified pieces wait to be written."""
+        """Whether pieces that came wait to be verified and written."""
         return self._saver is not None and self._saver.pending > 0
 
     @property
@@ -523,8 +523,12 @@ class Fetch:
 
     @property
     def copying_to_disk(self) -> bool:
-        """Whether all bytes are here and only the disk is waited for."""
-        return self.engine is not None and self.engine.over
+        """Whether only the disk is waited for: all bytes are here, or all buffers are full."""
+        engine = self.engine
+        if engine is None:
+            return False
+        full = self.unwritten and self.transfers.pool.room < engine.piece_size
+        return engine.all_came or full
 
     def block_saved(self, table: PieceTable) -> bool:
         """Return whether all that is wanted of a block is claimed durably and cannot be lost."""

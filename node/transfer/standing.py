@@ -51,7 +51,7 @@ def why_waiting(fetch: Fetch, links: Sequence[Link], rate: float) -> Reason | No
     if fetch.room.full is not None:
         return Reason(Kind.DISK_FULL, fetch.room.full)
     engine = fetch.engine
-    if engine is not None and engine.over:
+    if engine is not None and engine.all_came:
         return Reason(Kind.SYNCING, "all pieces are here; writing them safely to disk")
     if rate > 0:
         return None
