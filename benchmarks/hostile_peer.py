@@ -124,7 +124,7 @@ class TappedTransport:
         """As TCP."""
         return self._tcp.can_dial(addr)
 
-    async def dial(self, addr: Multiaddr) -> RawStream:
+    async def dial(self, addr: Multiaddr, *, source_port: int | None = None) -> RawStream:
         """Connect."""
         return Tapped(await self._tcp.dial(addr), self._tap)
 

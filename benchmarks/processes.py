@@ -37,11 +37,15 @@ class Process:
     """A Python program that prints a JSON object a line."""
 
     def __init__(
-        self, *arguments: str, log: Path | None = None, folder: Path | None = None
+        self,
+        *arguments: str,
+        log: Path | None = None,
+        folder: Path | None = None,
+        within: Sequence[str] = (),
     ) -> None:
-        """Start `python ARGUMENTS`, in `folder`."""
+        """Start `python ARGUMENTS`, in `folder`, by the command `within` if there is one."""
         self._log: IO[bytes] | int = log.open("wb") if log else subprocess.DEVNULL
-        command = [sys.executable, *arguments]
+        command = [*within, sys.executable, *arguments]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._log, cwd=folder
         )
@@ -143,13 +147,14 @@ class Shoal(Process):
         *arguments: str,
         log: Path | None = None,
         folder: Path | None = None,
+        within: Sequence[str] = (),
     ) -> None:
-        """Start `shoal --home HOME --json ARGUMENTS`, in `folder`."""
+        """Start `shoal --home HOME --json ARGUMENTS`, in `folder`, by the command `within`."""
         self.home = home
         self.first: Event = {}
         """For whoever started it: the event that told that it was up."""
         command = ("-m", "shoal.cli", "--home", str(home), "--json", *arguments)
-        super().__init__(*command, log=log, folder=folder)
+        super().__init__(*command, log=log, folder=folder, within=within)
 
 
 def seed(home: Path, path: Path, *arguments: str, log: Path | None = None) -> tuple[Shoal, Event]:

@@ -28,6 +28,7 @@ COMMANDS = {
     "ls": "List the copies of this home.",
     "status": "Show the node and its fetches.",
     "peers": "List the connections.",
+    "doctor": "Find out how far others can reach us, and what to do.",
     "id": "Show who this node is.",
     "rm": "Forget a copy; your data stay unless you say --delete-data.",
     "verify": "Hash the copies of a content again.",

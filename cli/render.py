@@ -188,6 +188,7 @@ class People:
             lines += [
                 f"peers      {event.connections} connected; DHT: {event.dht_mode or 'off'}, "
                 f"{event.dht_peers or 0} known",
+                f"reached    {reached(event)}",
                 f"traffic    in {size(event.bytes_in)} ({rate(event.rate_in or 0)}), "
                 f"out {size(event.bytes_out)} ({rate(event.rate_out or 0)})",
                 f"announced  until {moment(event.announced_until)}",
@@ -199,6 +200,22 @@ class People:
         lines += [f"problem    {text}" for text in event.problems]
         for line in lines:
             self._result(line)
+
+
+def reached(event: Status) -> str:
+    """Return how others reach the node."""
+    words = {
+        "public": "others can reach us",
+        "private": "only through relays, or by hole punching",
+    }
+    text = words.get(event.reachability or "", "not known yet whether others can reach us")
+    if event.nat not in (None, "none", "unknown"):
+        text += f"; NAT: {event.nat}"
+    if event.relays:
+        text += f"; places at {count(len(event.relays), 'relay')}"
+    if event.paths:
+        text += "; " + ", ".join(f"{n} {path}" for path, n in sorted(event.paths.items()))
+    return text
 
 
 def headline(event: Progress | Hashing | Verifying) -> str:

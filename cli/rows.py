@@ -13,18 +13,20 @@ from ..node.events import (
     Provider,
     Verified,
 )
+from ..node.events_reach import Rung
 from .words import count, moment, rate, size
 
 HEADINGS: dict[type[Event], tuple[str, ...]] = {
     Copy: ("content", "state", "size", "pieces", "path", ""),
-    Peer: ("peer", "address", "way", "ping", "in", "out", "program"),
+    Peer: ("peer", "address", "way", "path", "ping", "in", "out", "program"),
     Contact: ("peer", "bucket", "last seen", "addresses"),
     Limit: ("limit of", "up", "down"),
+    Rung: ("", "", ""),
 }
 """The rows that a terminal shows as a table, and its columns; the others come one by one."""
 
 
-ROWS = (Copy, Peer, Identity, FoundPeer, Provider, Contact, Verified, Limit)
+ROWS = (Copy, Peer, Identity, FoundPeer, Provider, Contact, Verified, Limit, Rung)
 """Events that are rows."""
 
 
@@ -43,7 +45,8 @@ def cells(event: Event) -> list[str]:
         case Peer():
             ping = "?" if event.rtt is None else f"{1000 * event.rtt:.0f} ms"
             moved = [size(event.bytes_in), size(event.bytes_out)]
-            return [event.peer_id, event.addr, event.direction, ping, *moved, event.agent or ""]
+            way = [event.direction, event.path or "?"]
+            return [event.peer_id, event.addr, *way, ping, *moved, event.agent or ""]
         case Contact():
             bucket = "?" if event.bucket is None else str(event.bucket)
             return [event.peer_id, bucket, moment(event.last_seen), " ".join(event.addrs)]
@@ -52,6 +55,9 @@ def cells(event: Event) -> list[str]:
         case Verified():
             bad = f"{event.bad} missing or wrong" if event.bad else "all right"
             return [event.cid, event.state, count(event.pieces, "good piece"), bad, event.path]
+        case Rung():
+            step = f" → {event.next_step}" if event.next_step else ""
+            return [event.name, event.verdict, event.text + step]
         case Limit():
             names = {"node": "all together", "peer": "each peer"}
             of = names.get(event.scope, event.cid or event.scope)

@@ -80,6 +80,18 @@ def node_options(function: F) -> F:
     """Add the options of a node that this command may have to run itself."""
     for option in (
         click.option(
+            "--mdns/--no-mdns", default=None,
+            help="Find nodes on the same network, and be found. [default: yes]",
+        ),
+        click.option(
+            "--port-mapping/--no-port-mapping", default=None,
+            help="Ask the router to forward our port. [default: yes]",
+        ),
+        click.option(
+            "--via", multiple=True, metavar="MA",
+            help="A relay to be reached through. May be repeated.",
+        ),
+        click.option(
             "--dht", type=click.Choice(["auto", "server", "client"]),
             help="Answer others in the DHT, or only ask. [default: auto]",
         ),

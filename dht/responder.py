@@ -129,9 +129,10 @@ class Responder:
     def _providers_of(self, key: bytes, asker: Asker, now: float) -> tuple[KadPeer, ...]:
         entries = [
             # One whose addresses we forgot or may not tell is still named: it can be looked up.
+            # Where it is now may be known better than when it announced itself.
             KadPeer(
                 provider.peer_id,
-                _tellable(provider.addrs or self._known(provider.peer_id), asker),
+                _tellable(dict.fromkeys((*self._known(provider.peer_id), *provider.addrs)), asker),
                 Connectedness.NOT_CONNECTED,
             )
             for provider in self._providers.get(key, MAX_PROVIDERS, now, self._draw)

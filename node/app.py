@@ -36,6 +36,7 @@ from .events import (
     Verified,
     Verifying,
 )
+from .events_reach import Rung
 from .lifecycle import Lifecycle
 from .operations import TOLD, Teller, operate
 
@@ -151,6 +152,11 @@ class Node(Lifecycle):
     async def status(self) -> list[Status | Progress]:
         """Return the node's state, then one `progress` for each fetch under way."""
         return await looking.status(self)
+
+    async def doctor(self, seconds: float = 0.0) -> list[Rung]:
+        """Return how far others can reach us, and what to do about it."""
+        with _told():
+            return await looking.doctor(self, seconds)
 
     async def peers(self) -> list[Peer]:
         """Return the connections."""

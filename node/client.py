@@ -37,6 +37,7 @@ from .events import (
     Verified,
     Verifying,
 )
+from .events_reach import Rung
 
 E = TypeVar("E", bound=Event)
 
@@ -164,6 +165,14 @@ class Client(Protocol):
 
     async def status(self) -> list[Status | Progress]:
         """Return the node's state, then one `progress` for each fetch under way."""
+        ...
+
+    async def doctor(self, seconds: float = 0.0) -> list[Rung]:
+        """Return the rungs from a network to being reached by others, with a verdict for each.
+
+        Args:
+            seconds: How long to wait for what is not known yet.
+        """
         ...
 
     async def peers(self) -> list[Peer]:

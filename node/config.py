@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..storage.config_file import read_config
-from ..wire.addresses import parse_multiaddr
+from ..wire.addresses import parse_multiaddr, peer_of
 from ..wire.errors import InvalidText
+from ..wire.ids import PeerId
 from .link import parse_peer
 from .rates import parse_rate
 
 DhtMode = Literal["auto", "server", "client"]
+RelayMode = Literal["auto", "off", "own"]
 
 DEFAULT_PORT = 4071
 DEFAULT_LISTEN = (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}", f"/ip6/::/tcp/{DEFAULT_PORT}")
@@ -29,8 +31,15 @@ ANY_PORT_LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 """Where a `share` or `get` of its own listens."""
 
 
-LIMITS = ("up_limit", "down_limit", "peer_up_limit", "peer_down_limit")
-"""Settings that are rates (`rates.py`)."""
+LIMITS = ("up_limit", "down_limit", "peer_up_limit", "peer_down_limit", "relay_quota")
+"""Settings that are numbers of bytes, a second or a day (`rates.py`)."""
+
+SWITCHES = ("mdns", "port_mapping")
+ON_OFF = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+"""What a switch may be in the environment."""
 
 
 class ConfigError(InvalidText):
@@ -64,6 +73,24 @@ class Config:
     """The same for each peer."""
 
     peer_down_limit: str | None = None
+
+    mdns: bool = True
+    """Find, and be found by, nodes on the same network."""
+
+    port_mapping: bool = True
+    """Ask the router to forward our port (PCP, NAT-PMP, UPnP)."""
+
+    via: tuple[str, ...] = ()
+    """Multiaddrs of relays to be reached through while nothing else leads here."""
+
+    relay: RelayMode = "auto"
+    """Be a relay: auto = for meeting only, once others can reach us; own = for whole transfers."""
+
+    relay_members: tuple[str, ...] = ()
+    """Peer ids that may have a place at our own relay; none = anybody."""
+
+    relay_quota: str | None = None
+    """Bytes that our own relay forwards in a day, as `100GB`; None = no end."""
 
     def with_flags(self, **flags: Any) -> Config:
         """Return a copy in which each flag that is not None or empty replaces the setting."""
@@ -108,6 +135,8 @@ def _from_table(table: Mapping[str, Any], place: str) -> dict[str, Any]:
             values[key] = tuple(value)
         elif isinstance(value, str):
             values[key] = _from_text(key, value)
+        elif key in SWITCHES and isinstance(value, bool):
+            values[key] = value
         elif key in LIMITS and type(value) is int:
             values[key] = str(value)
         else:
@@ -117,8 +146,13 @@ def _from_table(table: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _from_text(key: str, text: str) -> Any:
     """Read a value given as one text; lists are separated by commas or spaces."""
-    if key in ("dht", "dht_protocol", *LIMITS):
+    if key in ("dht", "dht_protocol", "relay", *LIMITS):
         return text
+    if key in SWITCHES:
+        word = text.strip().lower()
+        if word not in ON_OFF:
+            raise ConfigError(f"{key} is true or false, not {text!r}")
+        return ON_OFF[word]
     return tuple(text.replace(",", " ").split())
 
 
@@ -128,7 +162,9 @@ def _checked(config: Config, place: str) -> Config:
         raise ConfigError(f"{place}: dht is auto, server or client, not {config.dht!r}")
     if not config.dht_protocol.startswith("/"):
         raise ConfigError(f"{place}: dht_protocol looks like /shoal/kad/1.0.0")
-    for name in ("listen", "announce", "bootstrap"):
+    if config.relay not in get_args(RelayMode):
+        raise ConfigError(f"{place}: relay is auto, off or own, not {config.relay!r}")
+    for name in ("listen", "announce", "bootstrap", "via", "relay_members"):
         value = getattr(config, name)
         if value is not None and not isinstance(value, tuple):
             raise ConfigError(f"{place}: {name} is a list of texts")
@@ -137,6 +173,11 @@ def _checked(config: Config, place: str) -> Config:
             parse_multiaddr(text)
         for text in config.bootstrap:
             parse_peer(text)
+        for text in config.via:
+            if peer_of(parse_multiaddr(text)) is None:
+                raise ConfigError(f"{place}: {text} does not end in /p2p/ and the relay's peer id")
+        for text in config.relay_members:
+            PeerId.parse(text)
         for name in LIMITS:
             rate = getattr(config, name)
             if rate is not None:

@@ -81,11 +81,17 @@ class Transport(Protocol):
         """Return whether this kind of address can be dialled here (after names are resolved)."""
         ...
 
-    async def dial(self, addr: Multiaddr) -> RawStream:
+    async def dial(self, addr: Multiaddr, *, source_port: int | None = None) -> RawStream:
         """Connect to the address (a `/p2p` part is ignored).
 
+        Args:
+            addr: Where.
+            source_port: A port that we listen on: a NAT then shows us to this peer as it does to
+                those who dial us.
+
         Raises:
-            OSError: Refused, unreachable; the caller brings the deadline.
+            OSError: Refused, unreachable, or the source port cannot be used (`EADDRINUSE`,
+                `EADDRNOTAVAIL`); the caller brings the deadline.
         """
         ...
 
@@ -162,6 +168,17 @@ async def run_in_thread(
     return await trio.to_thread.run_sync(function, *args, limiter=limiter)
 
 
+async def run_abandonable(
+    function: Callable[[*Ts], T], *args: *Ts, limiter: trio.CapacityLimiter
+) -> T:
+    """Run blocking work that changes nothing of ours; when cancelled, it is left to itself.
+
+    For libraries that wait for the network without a bound. The limiter's token is given back
+    when the work has ended.
+    """
+    return await trio.to_thread.run_sync(function, *args, limiter=limiter, abandon_on_cancel=True)
+
+
 @dataclass(frozen=True)
 class Environment:
     """The five doors of one node."""
@@ -171,10 +188,15 @@ class Environment:
     random: RandomSource
     run_blocking: RunBlocking
     disk: Disk
+    on_a_network: bool = False
+    """Whether there is a real local network around it: neighbours to call to by multicast, and a
+    router to ask. A simulation has none."""
 
 
 def real_environment() -> Environment:
     """Return the environment of a real node: TCP, the system's clock and randomness, threads."""
     from .net.tcp import TcpTransport
 
-    return Environment(TcpTransport(), SystemClock(), SystemRandom(), run_in_thread, RealDisk())
+    return Environment(
+        TcpTransport(), SystemClock(), SystemRandom(), run_in_thread, RealDisk(), on_a_network=True
+    )

@@ -29,11 +29,18 @@ class Source:
     pieces: int
 
 
+EVENTS: dict[str, type[Event]] = {}
+"""All events by their name in JSON."""
+
+
 @immutable
 class Event:
     """Base of all events: `event` is the name in JSON."""
 
     event: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        EVENTS[cls.event] = cls
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as it stands in a line of `--json`, `event` first."""
@@ -206,6 +213,16 @@ class Status(Event):
     rate_out: float | None = None
     announced_until: Time | None = None
     """Until when every announcement is valid."""
+    reachability: str | None = None
+    """public, private (only over relays, or by hole punching) or unknown."""
+    nat: str | None = None
+    """How our NAT maps ports: none, endpoint-independent, endpoint-dependent or unknown."""
+    relays: tuple[str, ...] = ()
+    """Peer ids of the relays at which we have a place."""
+    paths: dict[str, int] = field(default_factory=dict)
+    """Connections by path: lan, direct, punched, relayed."""
+    relaying: int | None = None
+    """Circuits of others that run through us; None = we are no relay."""
     problems: tuple[str, ...] = ()
     """Sentences: what was found wrong, and what to do."""
     faults: dict[str, int] = field(default_factory=dict)
@@ -227,6 +244,8 @@ class Peer(Event):
     bytes_out: int = 0
     opened: Time | None = None
     protocols: tuple[str, ...] = ()
+    path: str | None = None
+    """lan, direct, punched or relayed."""
 
 
 @immutable
@@ -370,17 +389,6 @@ class Failure(Event):
     """The exit code."""
     message: str
     """One sentence: what happened and what to do."""
-
-
-EVENTS: dict[str, type[Event]] = {
-    kind.event: kind
-    for kind in (
-        Listening, Handed, Hashing, Shared, Announced, Progress, Complete, Copy, Status, Peer,
-        Identity, Removed, Verifying, Verified, Paused, Resumed, Limit, FoundPeer, Provider,
-        Lookup, Contact, Notice, Failure,
-    )
-}  # fmt: skip
-"""All events by their name in JSON."""
 
 
 def from_json(data: Mapping[str, Any]) -> Event | None:

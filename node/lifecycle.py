@@ -41,9 +41,11 @@ from .find import AMINO_PROTOCOL, Dht, DhtConfig
 from .find_memory import CarefulMemory
 from .find_walk import ProviderSearch
 from .link import PeerHint, parse_peers
+from .nat.nat import Nat
 from .net.connection import Connection
 from .net.errors import NetError, Unreachable
 from .net.host import Host, HostConfig
+from .reaching import Reaching
 from .rehash import rehash_lost
 from .transfer.transfers import Transfers
 
@@ -167,7 +169,6 @@ class Lifecycle:
     async def _start_network(self) -> None:
         config = self.config
         self.host = Host(self.environment, self.identity, HostConfig())
-        self.host.announced = [parse_multiaddr(text) for text in config.announce]
         await self._listen()
         server = config.dht == "server" or (config.dht == "auto" and self.purpose != "get")
         if config.dht_protocol == AMINO_PROTOCOL:
@@ -192,6 +193,8 @@ class Lifecycle:
         self.dht.on_joined.append(self.transfers.look_again)
         await self.nursery.start(self.transfers.run)
         await self.nursery.start(self.dht.run)
+        self.reaching = Reaching(self)
+        await self.reaching.start()
 
     async def _listen(self) -> None:
         default = DEFAULT_LISTEN if self.purpose == "up" else ANY_PORT_LISTEN
@@ -234,6 +237,12 @@ class Lifecycle:
         await self.dht.announce_soon(keys, again=True)
         await self._look_after_copies([copy.id for copy in copies if copy.finished])
         await rehash_lost(self)
+
+    async def announce_again(self) -> None:
+        """Announce all contents again: our addresses are others."""
+        if self.purpose != "get":
+            _, keys = await self.blocking(self._read_copies)
+            await self.dht.announce_soon(keys, again=True)
 
     def _read_copies(self) -> tuple[list[Copy], list[bytes]]:
         """Return all copies, and what is announced of them (in a worker: there may be many)."""
@@ -286,6 +295,15 @@ class Lifecycle:
         return await self.environment.run_blocking(function, *args, limiter=self._lane)
 
     # Telling
+
+    @property
+    def nat(self) -> Nat:
+        """What is known of how others reach us."""
+        return self.reaching.nat
+
+    def tell(self, event: Event) -> None:
+        """Tell those who listen now."""
+        self._publish(event)
 
     def notice(self, text: str) -> None:
         """Tell the node's owner something that stops nothing."""
@@ -380,7 +398,8 @@ class Lifecycle:
             NotFound: No peer is named, known or connected.
         """
         known = self.config.bootstrap or self.dht.knows_anyone or self.host.connections()
-        if not (any(True for _ in hints) or known):
+        neighbours = self.config.mdns and self.environment.on_a_network
+        if not (any(True for _ in hints) or known or neighbours):
             raise NotFound(
                 "there is nobody to ask: name a node of the network with --bootstrap ADDRESS, or "
                 "a peer that has the content with --peer ADDRESS (whoever shares it sees the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from ..storage.model import CopyState
 from ..wire.addresses import with_peer
 from ..wire.ids import Cid, PeerId
 from . import limiting
-from .errors import NotFound, Refused
+from .errors import NoNode, NotFound, Refused
 from .events import (
     Contact,
     Copy,
@@ -27,6 +28,7 @@ from .events import (
     Verified,
     Verifying,
 )
+from .events_reach import Rung
 from .getting import find_cid, paused_progress, progress_of
 from .sharing import announced_as, announced_multihash, link_to
 
@@ -101,6 +103,11 @@ async def status(node: Node) -> list[Status | Progress]:
         bytes_out=statistics.bytes_out,
         rate_in=rate,
         faults=dict(sorted(statistics.faults.items())),
+        reachability=node.nat.reachability,
+        nat=node.nat.mapping,
+        relays=tuple(str(place.relay) for place in node.nat.keeper.places()),
+        paths=dict(Counter(connection.path.word for connection in node.host.connections())),
+        relaying=node.nat.relay.statistics().circuits if node.nat.relay is not None else None,
         **common,  # type: ignore[arg-type]
     )
     paused = [copy for copy in copies if copy.state is CopyState.PAUSED]
@@ -113,6 +120,17 @@ async def status(node: Node) -> list[Status | Progress]:
     return [whole, *running, *standing]
 
 
+async def doctor(node: Node, seconds: float) -> list[Rung]:
+    """Return how far others can reach us, and what to do about it.
+
+    Raises:
+        NoNode: The home was opened without a network.
+    """
+    if node.offline:
+        raise NoNode("no node runs: start one with shoal up")
+    return await node.reaching.examine(seconds)
+
+
 async def peers(node: Node) -> list[Peer]:
     """Return the connections."""
     return [
@@ -120,6 +138,7 @@ async def peers(node: Node) -> list[Peer]:
             peer_id=str(connection.peer_id),
             addr=str(connection.remote),
             direction=connection.direction,
+            path=connection.path.word,
             agent=connection.info.agent_version if connection.info is not None else None,
             rtt=connection.rtt,
             bytes_in=connection.bytes_in,

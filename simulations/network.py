@@ -10,8 +10,6 @@ import errno
 import heapq
 import ipaddress
 import math
-import os
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -20,9 +18,11 @@ import trio
 from multiaddr import Multiaddr
 
 from ..node.environment import RandomSource
-from ..wire.addresses import Scope, host_port, is_name, scope_of_ip, tcp_addr
+from ..wire.addresses import Scope, host_port, is_name, tcp_addr
+from ..wire.scopes import scope_of_ip
+from .dial import Dial, error_of
 from .link import Link, Path, Pipe
-from .stream import Half, MemoryStream
+from .stream import MemoryStream
 from .trace import Trace
 
 BACKLOG: Final = 128
@@ -45,15 +45,12 @@ def global_addresses() -> Iterator[str]:
                 yield str(ip)
 
 
-def _error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
-
-
 class Place:
     """A machine in the network: its addresses, its access line and what listens there.
 
     Attributes:
-        reachable: Whether others can open streams to it; False = behind a router that drops them.
+        reachable: Whether others can open streams to it; False = behind a firewall that drops them,
+            but for those from where a dial of ours to just that port is under way.
         starts: How often a node was started again here.
     """
 
@@ -67,6 +64,8 @@ class Place:
         self.listeners: dict[tuple[str, int], MemoryListener] = {}
         self.streams: dict[MemoryStream, Place] = {}
         """Open ends here, and where the other end is."""
+        self.dials: dict[tuple[Multiaddr, Multiaddr], Dial] = {}
+        """Dials under way, by our end and the other."""
         self.starts = 0
         self._port = FIRST_PORT - 1
 
@@ -85,34 +84,11 @@ class Place:
             return LOOPBACK[ip.version]
         same = [own for own in self.ips if ipaddress.ip_address(own).version == ip.version]
         if not same:
-            raise _error(errno.ENETUNREACH)
+            raise error_of(errno.ENETUNREACH)
         scope = scope_of_ip(ip)
         return next(
             (own for own in same if scope_of_ip(ipaddress.ip_address(own)) is scope), same[0]
         )
-
-
-class _Way:
-    """How the bytes of one direction of a stream travel."""
-
-    def __init__(self, network: Network, source: Place, target: Place) -> None:
-        self._network = network
-        self._source = source
-        self._target = target
-        self._last = 0.0
-
-    def carry(self, data: bytes, deliver: Callable[[], None]) -> float:
-        """Send the bytes; return when they have left the source."""
-        size = len(data)
-        now = trio.current_time()
-        self._network.bytes += size
-        self._network.note("send", self._source.name, self._target.name, size, zlib.crc32(data))
-        path = self._network.path(self._source, self._target)
-        left = path.pipe.pass_through(self._source.up.pass_through(now, size), size)
-        at = self._target.down.pass_through(left + path.delay(), size)
-        self._last = at = max(at, self._last)
-        self._network.deliver_at(at, path, deliver)
-        return left
 
 
 class Network:
@@ -197,6 +173,13 @@ class Network:
         path = self.path(source, target)
         self.deliver_at(trio.current_time() + path.delay(), path, deliver)
 
+    def after(
+        self, seconds: float, source: Place, target: Place, deliver: Callable[[], None]
+    ) -> None:
+        """Send a packet without a body some time from now."""
+        path = self.path(source, target)
+        self.deliver_at(trio.current_time() + seconds + path.delay(), path, deliver)
+
     def release(self, path: Path) -> None:
         """Mend a path: what it held arrives one latency from now, in order."""
         path.cut = False
@@ -274,13 +257,13 @@ class MemoryTransport:
         """Return whether it is a plain TCP address or a name."""
         return host_port(addr) is not None or is_name(addr)
 
-    async def dial(self, addr: Multiaddr) -> MemoryStream:
+    async def dial(self, addr: Multiaddr, *, source_port: int | None = None) -> MemoryStream:
         """Open a stream; takes one round trip, or for ever if nobody answers."""
         pair = host_port(addr)
         if pair is None:
             raise OSError(f"{addr} is no TCP address")
         await trio.lowlevel.checkpoint()
-        return await _Dial(self.place, *pair).wait()
+        return await Dial(self.place, *pair, source_port).wait()
 
     async def listen(self, addr: Multiaddr) -> MemoryListener:
         """Listen; port 0 takes a free one, a wildcard all addresses of its family."""
@@ -296,11 +279,11 @@ class MemoryTransport:
             ips = [ip for ip in place.ips if ipaddress.ip_address(ip).version == family]
             ips.append(LOOPBACK[family])
         if not all(ip in place.ips or ipaddress.ip_address(ip).is_loopback for ip in ips):
-            raise _error(errno.EADDRNOTAVAIL)
+            raise error_of(errno.EADDRNOTAVAIL)
         port = port or place.free_port()
         keys = [(ip, port) for ip in ips]
         if any(key in place.listeners for key in keys):
-            raise _error(errno.EADDRINUSE)
+            raise error_of(errno.EADDRINUSE)
         listener = MemoryListener(place, keys)
         place.listeners.update((key, listener) for key in keys)
         await trio.lowlevel.checkpoint()
@@ -315,79 +298,3 @@ class MemoryTransport:
         if not found:
             raise OSError("the name does not resolve")
         return found
-
-
-class _Dial:
-    """One attempt to open a stream: a packet there, its answer back."""
-
-    def __init__(self, source: Place, ip: str, port: int) -> None:
-        self._source = source
-        self._network = source.network
-        self._target = self._network.find(source, ip)
-        self._key = (ip, port)
-        self._local = tcp_addr(source.source_ip(ip), source.free_port())
-        self._decided = trio.Event()
-        self._failure: OSError | None = None
-        self._stream: MemoryStream | None = None
-        self._given_up = False
-
-    async def wait(self) -> MemoryStream:
-        if self._target is None:
-            await trio.sleep(self._network.default.latency)
-            raise _error(errno.EHOSTUNREACH)
-        self._network.send(self._source, self._target, self._reach)
-        try:
-            await self._decided.wait()
-        except trio.Cancelled:
-            self._given_up = True
-            if self._stream is not None:
-                self._stream.break_off("the dialler gave up")
-            raise
-        if self._failure is not None:
-            raise self._failure
-        assert self._stream is not None
-        return self._stream
-
-    def _reach(self) -> None:
-        """Arrive at the target."""
-        target = self._target
-        assert target is not None
-        if not target.reachable and target is not self._source:
-            return  # dropped: no answer ever comes
-        listener = target.listeners.get(self._key)
-        if listener is None or listener.full:
-            self._failure = _error(errno.ECONNREFUSED)
-        else:
-            there, back = (
-                Half(_Way(self._network, self._source, target)),
-                Half(_Way(self._network, target, self._source)),
-            )
-            there.join(back)
-            back.join(there)
-            remote = tcp_addr(*self._key)
-            ours = MemoryStream(back, there, remote, self._local)
-            theirs = MemoryStream(there, back, self._local, remote)
-            for stream, here, other in (ours, self._source, target), (theirs, target, self._source):
-                here.streams[stream] = other
-                stream.on_closed = _Forget(here, stream)
-            self._stream = ours
-            listener.arrive(theirs)
-            self._network.note("open", self._source.name, target.name, self._key[1])
-        self._network.send(target, self._source, self._answered)
-
-    def _answered(self) -> None:
-        """Arrive back at the dialler."""
-        if self._given_up and self._stream is not None:
-            self._stream.break_off("the dialler gave up")
-        self._decided.set()
-
-
-class _Forget:
-    """Takes a closed stream out of its place's books."""
-
-    def __init__(self, place: Place, stream: MemoryStream) -> None:
-        self._place = place
-        self._stream = stream
-
-    def __call__(self) -> None:
-        self._place.streams.pop(self._stream, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from enum import IntEnum
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -18,9 +18,11 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from . import varint
-from .errors import InvalidText, PeerFault
+from .errors import InvalidText, Misuse, PeerFault
 from .ids import PeerId, split_multihash
 from .immutable import immutable
+from .scopes import IpAddress, is_dialable_ip, reached, scope_of_ip, unmapped
+from .scopes import Scope as Scope
 
 MAX_ADDR_BYTES: Final = 1024
 """Longest binary multiaddr; a relayed address has about 120 bytes."""
@@ -88,38 +90,9 @@ Others (onion, unix, memory, …) are of no use to us and count as malformed.
 
 _VALUE_BYTES: Final = dict(_PROTOCOLS.values())
 
-_NAT64: Final = 0x0064_FF9B << 96
-_SIX_TO_FOUR: Final = 0x2002
-_LOW_32: Final = (1 << 32) - 1
+_CIRCUIT_BYTES: Final = varint.encode(_CIRCUIT)
 
-_PRIVATE_IP4: Final = tuple(
-    (int(net.network_address), int(net.netmask))
-    for net in map(
-        ipaddress.IPv4Network,
-        (
-            "10.0.0.0/8",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "169.254.0.0/16",  # link-local
-            "100.64.0.0/10",  # carrier-grade NAT (RFC 6598)
-            "192.0.0.0/24",  # inside a provider's network (RFC 6890)
-        ),
-    )
-)
-"""Own table: what Python's `is_private` means differs between its versions. The documentation and
-benchmark ranges count as global: nobody uses them privately, simulations use them openly."""
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Parts = tuple[tuple[int, bytes], ...]
-
-
-class Scope(IntEnum):
-    """How far an address reaches; a wider scope is a larger number."""
-
-    LOOPBACK = 0
-    PRIVATE = 1
-    """Private, link-local and shared (carrier-grade NAT) ranges."""
-    GLOBAL = 2
 
 
 def parse_multiaddr(text: str) -> Multiaddr:
@@ -177,6 +150,14 @@ def multiaddr_from_bytes(data: bytes) -> Multiaddr:
         if code in _DOMAINS and not _PLAIN_NAME.fullmatch(value):
             raise PeerFault("multiaddr", "a bad name")
     return Multiaddr(data)
+
+
+def multiaddr_or_none(data: bytes) -> Multiaddr | None:
+    """Return the address, or None if it is malformed or of a kind that we do not know."""
+    try:
+        return multiaddr_from_bytes(data)
+    except PeerFault:
+        return None
 
 
 def _split(data: bytes) -> Parts:
@@ -256,6 +237,59 @@ def with_peer(addr: Multiaddr, peer: PeerId) -> Multiaddr:
     return Multiaddr(without_peer(addr).to_bytes() + _peer_part(peer))
 
 
+def is_relayed(addr: Multiaddr) -> bool:
+    """Return whether the address leads over a relay."""
+    return any(code == _CIRCUIT for code, _ in _parts(addr))
+
+
+def relayed_addr(relay: Multiaddr, target: PeerId | None = None) -> Multiaddr:
+    """Return the address of a place at a relay.
+
+    Args:
+        relay: The relay's address, ending in its peer id.
+        target: Who has the place; None leaves it open, as listeners write it.
+    """
+    if peer_of(relay) is None or is_relayed(relay):
+        raise Misuse(f"{relay} does not name a relay")
+    addr = Multiaddr(relay.to_bytes() + _CIRCUIT_BYTES)
+    return addr if target is None else with_peer(addr, target)
+
+
+def split_relayed(addr: Multiaddr) -> tuple[Multiaddr, PeerId, PeerId | None] | None:
+    """Return a relay's address without its id, its id, and who has a place there.
+
+    None for an address that is not relayed, is relayed twice, or does not name its relay: we
+    reach a peer over one relay, whose identity we check.
+    """
+    target = peer_of(addr)
+    plain = without_peer(addr).to_bytes()
+    if not plain.endswith(_CIRCUIT_BYTES) or len(plain) == len(_CIRCUIT_BYTES):
+        return None
+    at_relay = multiaddr_or_none(plain[: -len(_CIRCUIT_BYTES)])
+    if at_relay is None or is_relayed(at_relay):
+        return None
+    relay = peer_of(at_relay)
+    if relay is None:
+        return None
+    place = without_peer(at_relay)
+    return None if peer_of(place) is not None else (place, relay, target)
+
+
+def addrs_within(addrs: Iterable[Multiaddr], count: int, size: int) -> list[bytes]:
+    """Return the first addresses in binary form, at most `count` of at most `size` bytes together.
+
+    Three bytes are counted for each beyond its own: a tag and its length stand before it.
+    """
+    fitting: list[bytes] = []
+    for addr in addrs:
+        data = addr.to_bytes()
+        size -= len(data) + 3
+        if size < 0 or len(fitting) >= count:
+            break
+        fitting.append(data)
+    return fitting
+
+
 def _peer_part(peer: PeerId) -> bytes:
     return varint.encode(_P2P) + varint.encode(len(peer.raw)) + peer.raw
 
@@ -283,7 +317,7 @@ def _place(data: bytes) -> _Place | None:
         case ((4, value), *_):
             ip: IpAddress = ipaddress.IPv4Address(value)
         case ((41, value), *_):
-            ip = _unmapped(ipaddress.IPv6Address(value))
+            ip = unmapped(ipaddress.IPv6Address(value))
         case _:
             return None
     # A link-local IPv6 address needs a zone, and a zone means something on one machine only.
@@ -299,28 +333,6 @@ def ip_of(addr: Multiaddr) -> IpAddress | None:
     """
     place = _place(addr.to_bytes())
     return None if place is None else place.ip
-
-
-def _unmapped(ip: IpAddress) -> IpAddress:
-    """Return the IPv4 address inside a mapped IPv6 one, else the address itself."""
-    if ip.version == 6 and int(ip) >> 32 == 0xFFFF:
-        return ipaddress.IPv4Address(int(ip) & _LOW_32)
-    return ip
-
-
-def _reached(ip: IpAddress) -> IpAddress:
-    """Return the IPv4 address that a translating or tunnelling IPv6 address leads to, or itself.
-
-    Else `64:ff9b::127.0.0.1` would pass for a global address.
-    """
-    number = int(ip)
-    if ip.version == 4:
-        return ip
-    if number >> 32 in (0xFFFF, _NAT64 >> 32):
-        return ipaddress.IPv4Address(number & _LOW_32)
-    if number >> 112 == _SIX_TO_FOUR:
-        return ipaddress.IPv4Address(number >> 80 & _LOW_32)
-    return ip
 
 
 def host_port(addr: Multiaddr) -> tuple[str, int] | None:
@@ -347,7 +359,7 @@ def host_port(addr: Multiaddr) -> tuple[str, int] | None:
 def tcp_addr(host: str, port: int) -> Multiaddr:
     """Return the multiaddr of an IP address and TCP port; IPv4 inside IPv6 is unwrapped."""
     host, _, zone = host.partition("%")
-    ip = _unmapped(ipaddress.ip_address(host))
+    ip = unmapped(ipaddress.ip_address(host))
     prefix = f"/ip6zone/{zone}" if zone and ip.version == 6 else ""
     return Multiaddr(f"{prefix}/ip{ip.version}/{ip}/tcp/{port}")
 
@@ -357,43 +369,17 @@ def is_name(addr: Multiaddr) -> bool:
     return any(code in _DNS for code, _ in _parts(addr))
 
 
-def scope_of_ip(ip: IpAddress) -> Scope:
-    """Return how far an IP address reaches.
-
-    IPv6: global is what may be allocated for it, 2000::/3 (RFC 4291); an address that leads to an
-    IPv4 one has that one's scope.
-    """
-    ip = _reached(ip)
-    number = int(ip)
-    if ip.version == 4:
-        if number >> 24 == 127:
-            return Scope.LOOPBACK
-        private = any(number & mask == net for net, mask in _PRIVATE_IP4)
-        return Scope.PRIVATE if private else Scope.GLOBAL
-    if number == 1:
-        return Scope.LOOPBACK
-    return Scope.GLOBAL if number >> 125 == 0b001 else Scope.PRIVATE
-
-
 def scope_of(addr: Multiaddr) -> Scope | None:
     """Return the scope of the address; None if it does not begin with an IP address."""
     place = _place(addr.to_bytes())
     return None if place is None else place.scope
 
 
-def is_dialable_ip(ip: IpAddress) -> bool:
-    """Return whether one can connect to it at all: not unspecified, multicast or broadcast."""
-    ip = _reached(ip)
-    number = int(ip)
-    if ip.version == 4:
-        return 0 < number >> 24 < 224  # 0/8 is "this network", 224/4 multicast, 240/4 reserved
-    return number != 0 and number >> 120 != 0xFF
-
-
 def acceptable(addr: Multiaddr, scope_of_connection: Scope) -> bool:
     """Return whether to take (and dial) an address that a peer told us (scope rule).
 
-    Never one that is unspecified, multicast, broadcast, has port 0 or needs a zone.
+    Never one that is unspecified, multicast, broadcast, has port 0 or needs a zone; a relayed one
+    if its relay's address is.
 
     Args:
         addr: What it told.
@@ -401,7 +387,8 @@ def acceptable(addr: Multiaddr, scope_of_connection: Scope) -> bool:
             scope means something else at its end, or is an attempt to make us probe our own
             network.
     """
-    place = _place(addr.to_bytes())
+    over = split_relayed(addr)
+    place = _place((addr if over is None else over[0]).to_bytes())
     return place is not None and place.tellable and place.scope >= scope_of_connection
 
 
@@ -418,5 +405,5 @@ def ip_group(addr: Multiaddr) -> bytes | None:
     place = _place(addr.to_bytes())
     if place is None or place.scope is not Scope.GLOBAL:
         return None
-    ip = _reached(place.ip)
+    ip = reached(place.ip)
     return bytes([ip.version]) + ip.packed[: 2 if ip.version == 4 else 4]

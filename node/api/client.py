@@ -41,6 +41,7 @@ from ..events import (
     Verifying,
     from_json,
 )
+from ..events_reach import Rung
 
 if TYPE_CHECKING:
     import httpx
@@ -204,6 +205,12 @@ class RunningNode:
         """See `Client.limit`."""
         asked = {"cid": cid, "each_peer": each_peer, "up": up, "down": down}
         return [row async for row in self._tell((Limit,), "POST", "/v1/limit", asked)]
+
+    async def doctor(self, seconds: float = 0.0) -> list[Rung]:
+        """See `Client.doctor`."""
+        asked = {"seconds": seconds}
+        events = self._tell((Rung,), "POST", "/v1/doctor", asked, endless=True)
+        return [row async for row in events]
 
     async def dht_find_peer(self, peer_id: str) -> FoundPeer:
         """See `Client.dht_find_peer`."""

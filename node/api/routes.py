@@ -126,6 +126,13 @@ async def _limit(client: Client, asked: Arguments) -> Rows:
         yield row
 
 
+async def _doctor(client: Client, asked: Arguments) -> Rows:
+    seconds = asked.seconds("seconds")
+    asked.done()
+    for row in await client.doctor(seconds or 0.0):
+        yield row
+
+
 async def _find_peer(client: Client, asked: Arguments) -> Rows:
     peer_id = asked.text("peer_id")
     asked.done()
@@ -157,6 +164,7 @@ COMMANDS: dict[str, Route] = {
     "/v1/pause": _pause,
     "/v1/resume": _resume,
     "/v1/limit": _limit,
+    "/v1/doctor": _doctor,
     "/v1/stop": _stop,
     "/v1/dht/find-peer": _find_peer,
     "/v1/dht/find-providers": _find_providers,

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, ip_of, scope_of_ip
+from ...wire.addresses import Scope, ip_of
 from ...wire.immutable import immutable
+from ...wire.scopes import scope_of_ip
 from ...wire.yamux import Budget
 from ..environment import RunBlocking
 from .pump import Buffers

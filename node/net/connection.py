@@ -21,6 +21,7 @@ from ...wire.yamux import Session, YamuxStream
 from ..environment import RawStream
 from .errors import ConnectionLost, StreamRefused
 from .negotiation import Answering, Discard, Proposing
+from .paths import Path, path_to
 from .pump import Pump
 from .secure import Secured
 from .serving import Service, Serving
@@ -76,6 +77,8 @@ class Connection:
         budgets: Budgets,
         faulted: Callable[[Connection, PeerFault], None],
         now: Callable[[], float],
+        path: Path | None = None,
+        limited: bool = False,
     ) -> None:
         self.peer_id: PeerId = secured.session.peer
         self.key = secured.session.key
@@ -85,6 +88,11 @@ class Connection:
         self.local: Multiaddr = raw.local
         scope = scope_of(raw.remote)
         self.scope = Scope.GLOBAL if scope is None else scope
+        self.path = path_to(raw.remote) if path is None else path
+        self.limited = limited
+        """Whether a relay ends it after some time or bytes: it is for meeting, not for content."""
+        self.upgrading = False
+        """Whether somebody is at finding a better path to the peer."""
         self.handshake_hash = secured.session.handshake_hash
         self.opened_at = now()
         self.info: IdentifyInfo | None = None

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, ip_of, scope_of
+from ...wire.addresses import Scope, host_port, ip_of, is_relayed, scope_of
 from ...wire.errors import PeerFault
-from ..environment import Transport
 from .connection import Connection
 from .errors import NetError, TooMany, WrongPeer
 
 PRIVATE_PAUSE = 0.03
 PUBLIC_PAUSE = 0.25
+RELAYED_PAUSE = 0.5
 """Seconds until the next address is tried beside the last one."""
 
 CONNECT_SECONDS = 5.0
@@ -119,20 +119,24 @@ class DialBook:
         return self._targets.setdefault(str(ip), _Target())
 
 
-def ranked(addrs: Iterable[Multiaddr], transport: Transport) -> list[tuple[Multiaddr, float]]:
-    """Return what can be dialled in order, each with the pause before it."""
-    usable = [addr for addr in dict.fromkeys(addrs) if transport.can_dial(addr)]
+def ranked(
+    addrs: Iterable[Multiaddr], can_dial: Callable[[Multiaddr], bool]
+) -> list[tuple[Multiaddr, float]]:
+    """Return what can be dialled in order, each with the pause before it; relays come last."""
+    usable = [addr for addr in dict.fromkeys(addrs) if can_dial(addr)]
 
     def rank(addr: Multiaddr) -> tuple[int, int]:
         scope = scope_of(addr)
         pair = host_port(addr)
-        return (2 if scope is None else int(scope), 0 if pair and ":" in pair[0] else 1)
+        order = Scope.GLOBAL + is_relayed(addr) if scope is None else int(scope)
+        return (order, 0 if pair and ":" in pair[0] else 1)
 
     usable.sort(key=rank)
     pauses: list[tuple[Multiaddr, float]] = []
     for number, addr in enumerate(usable[:MAX_ADDRS]):
         private = scope_of(addr) in (Scope.LOOPBACK, Scope.PRIVATE)
-        pause = 0.0 if number == 0 else PRIVATE_PAUSE if private else PUBLIC_PAUSE
+        further = RELAYED_PAUSE if is_relayed(addr) else PUBLIC_PAUSE
+        pause = 0.0 if number == 0 else PRIVATE_PAUSE if private else further
         pauses.append((addr, pause))
     return pauses
 

@@ -8,8 +8,8 @@ one that the smaller peer id dialled, and the other closes when it has been with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import field
 
 import trio
@@ -23,8 +23,10 @@ from ..environment import Environment, Listener, RawStream
 from .bounds import Budgets, Limits
 from .connection import TOO_MANY_FAULTS, Connection
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
-from .errors import NetError, TooMany, Unreachable, WrongPeer
+from .errors import TooMany, Unreachable
 from .identify import Identify, ping
+from .making import Maker
+from .paths import Path
 from .peerstore import Peerstore
 from .reach import Reach
 from .roster import SPARE_SECONDS, Roster
@@ -32,8 +34,8 @@ from .secure import NoiseKeys, Secured, upgrade
 from .serving import Handler, Service
 from .stream import Stream
 
-ACCEPT_PAUSE = 0.2
-"""Pause of a listener that could not accept (no file descriptor left)."""
+APART_SECONDS = 1.0
+"""For the proper end of a connection that is nobody's."""
 
 GOODBYE_SECONDS = 3.0
 """For all connections to end properly when the host does."""
@@ -71,13 +73,14 @@ class Host:
         self.peer_id = identity.peer_id
         self.config = config or HostConfig()
         self._random = environment.random
-        self._keys = NoiseKeys(identity, environment.random.secret(32))
         self.peerstore = Peerstore(self.peer_id, trio.current_time)
         self.dials = DialBook(trio.current_time)
         self.faults: Counter[str] = Counter()
         """Faults of peers, by reason."""
         self.announced: list[Multiaddr] = []
         """Addresses to tell besides those that we listen on."""
+        self.withheld: set[Multiaddr] = set()
+        """Addresses that we listen on and that are not told, as nobody reaches us there."""
         self.on_connected: list[Callable[[Connection], None]] = []
         self.on_disconnected: list[Callable[[Connection], None]] = []
         self.on_identified: list[Callable[[Connection], None]] = []
@@ -85,17 +88,17 @@ class Host:
         self._hidden: set[str] = set()
         self._listeners: list[Listener] = []
         self._roster = Roster(self.peer_id, self.config.limits)
+        keys = NoiseKeys(identity, environment.random.secret(32))
+        self.maker = Maker(self, keys, self._register)
         self._reach = Reach(
             environment.transport,
             self.peerstore,
             self.dials,
             existing=self._roster.get,
             ours=self.told_addrs,
-            make=self._dial_addr,
+            make=self.maker.dial,
+            can_dial=self.maker.can_dial,
         )
-        self._upgrading = 0
-        self.securing: Counter[PeerId] = Counter()
-        """Peers to whom a dialled connection is open and being secured."""
         self._nursery: trio.Nursery | None = None
         self._closing = False
         self._budgets = Budgets(environment.run_blocking, self._roster.relieve)
@@ -121,7 +124,7 @@ class Host:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for listener in self._listeners:
-                    nursery.start_soon(self._accept, listener)
+                    nursery.start_soon(self.maker.accept, listener, nursery)
                 nursery.start_soon(self._identify.push_changes)
                 nursery.start_soon(self._close_spares)
                 task_status.started()
@@ -141,7 +144,7 @@ class Host:
         listener = await self.environment.transport.listen(addr)
         self._listeners.append(listener)
         if self._nursery is not None:
-            self._nursery.start_soon(self._accept, listener)
+            self._nursery.start_soon(self.maker.accept, listener, self._nursery)
 
     async def aclose(self) -> None:
         """Stop listening and end all connections properly (at most 3 s)."""
@@ -161,7 +164,12 @@ class Host:
 
     def told_addrs(self) -> list[Multiaddr]:
         """Return the addresses that peers may be told, the announced ones first."""
-        return list(dict.fromkeys([*self.announced, *self.listen_addrs()]))
+        listening = (addr for addr in self.listen_addrs() if addr not in self.withheld)
+        return list(dict.fromkeys([*self.announced, *listening]))
+
+    def addrs_changed(self) -> None:
+        """Tell connected peers soon that our addresses are others."""
+        self._identify.changed()
 
     # Protocols
 
@@ -204,7 +212,12 @@ class Host:
         return self._roster.get(peer)
 
     async def connect(
-        self, peer: PeerId, addrs: Iterable[Multiaddr] = (), *, force: bool = False
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr] = (),
+        *,
+        force: bool = False,
+        better: Path | None = None,
     ) -> Connection:
         """Return a connection to the peer, dialling known and given addresses if there is none.
 
@@ -212,13 +225,14 @@ class Host:
             peer: Whom.
             addrs: Further addresses to try.
             force: Dial also addresses whose back-off is not over.
+            better: A connection over a better path than this one is wanted; others do not count.
 
         Raises:
             Unreachable: With what each address answered.
         """
         if peer == self.peer_id:
             raise Unreachable(str(peer), [("", "that is this node itself")])
-        return await self._reach.connect(peer, addrs, force=force)
+        return await self._reach.connect(peer, addrs, force=force, better=better)
 
     async def dial(self, addr: Multiaddr) -> Connection:
         """Connect to an address that the user gave; names are resolved.
@@ -256,65 +270,51 @@ class Host:
         count = len(self.connections())
         return HostStatistics(count, roster.bytes_in, roster.bytes_out, dict(self.faults))
 
-    # Making connections
+    # Connections as they begin and end
 
-    async def _dial_addr(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
-        """Dial and upgrade one address.
+    @asynccontextmanager
+    async def apart(self, addr: Multiaddr, peer: PeerId) -> AsyncGenerator[Connection, None]:
+        """Make a connection that counts as nobody's: under another identity, from any port.
+
+        It serves nothing and is in no list of ours; it ends with the block.
 
         Raises:
             NetError, PeerFault, OSError, trio.TooSlowError: It did not work.
         """
-        self.dials.begin(addr)
-        success: bool | None = None
-        try:
-            with trio.fail_after(CONNECT_SECONDS):
-                raw = await self.environment.transport.dial(addr)
-            try:
-                with self._securing(expected):
-                    connection = await self._upgraded(raw, expected, initiator=True)
-            except BaseException:
-                await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
-                raise
-            success = True
-        except (NetError, PeerFault, OSError, trio.TooSlowError):
-            success = False
-            raise
-        finally:
-            self.dials.end(addr, success)
-        self.peerstore.add(connection.peer_id, [addr])
-        return connection
-
-    @contextmanager
-    def _securing(self, peer: PeerId | None) -> Iterator[None]:
-        if peer is None:
-            yield
-            return
-        self.securing[peer] += 1
-        try:
-            yield
-        finally:
-            self.securing[peer] -= 1
-            if not self.securing[peer]:
-                del self.securing[peer]
-
-    async def _upgraded(
-        self, raw: RawStream, expected: PeerId | None, *, initiator: bool
-    ) -> Connection:
-        ephemeral = self._random.secret(32)
+        secret = self._random.secret
+        keys = NoiseKeys(PrivateKey(secret(32)), secret(32))
+        with trio.fail_after(CONNECT_SECONDS):
+            raw = await self.environment.transport.dial(addr)
         try:
             with trio.fail_after(UPGRADE_SECONDS):
-                secured = await upgrade(
-                    raw, self._keys, ephemeral, initiator=initiator, expected=expected
-                )
-        except PeerFault as fault:
-            self.faults[fault.reason] += 1
-            if fault.reason == "noise-wrong-peer" and expected is not None:
-                found = PeerId.parse(fault.detail.split(" ", 1)[0])
-                raise WrongPeer(str(raw.remote), expected, found) from fault
-            raise
-        return self._register(raw, secured, initiator=initiator)
+                secured = await upgrade(raw, keys, secret(32), initiator=True, expected=peer)
+            connection = Connection(
+                raw,
+                secured,
+                direction="out",
+                services={},
+                budgets=self._budgets,
+                faulted=self._faulted,
+                now=self.environment.clock.now,
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.run)
+                try:
+                    yield connection
+                finally:
+                    connection.close()
+                    nursery.cancel_scope.deadline = trio.current_time() + APART_SECONDS
+        finally:
+            await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
 
-    def _register(self, raw: RawStream, secured: Secured, *, initiator: bool) -> Connection:
+    def _register(
+        self,
+        raw: RawStream,
+        secured: Secured,
+        initiator: bool,
+        path: Path | None,
+        limited: bool,
+    ) -> Connection:
         if self._nursery is None or self._closing:
             raise TooMany("the node is closing")
         self._roster.make_room(secured.session.peer, raw.remote)
@@ -326,6 +326,8 @@ class Host:
             budgets=self._budgets,
             faulted=self._faulted,
             now=self.environment.clock.now,
+            path=path,
+            limited=limited,
         )
         self._roster.add(connection)
         self._nursery.start_soon(self._run_connection, connection)
@@ -357,36 +359,6 @@ class Host:
         self._identify.gone(connection)
         for tell in self.on_disconnected:
             tell(connection)
-
-    async def _accept(self, listener: Listener) -> None:
-        assert self._nursery is not None
-        while True:
-            try:
-                raw = await listener.accept()
-            except trio.ClosedResourceError:
-                return
-            except OSError:
-                await trio.sleep(ACCEPT_PAUSE)
-                continue
-            if self._upgrading >= self.config.limits.upgrades:
-                self.faults["upgrades-busy"] += 1
-                await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
-                continue
-            self._upgrading += 1
-            self._nursery.start_soon(self._admit, raw)
-
-    async def _admit(self, raw: RawStream) -> None:
-        try:
-            await self._upgraded(raw, None, initiator=False)
-        except PeerFault:
-            pass  # counted
-        except (NetError, OSError, trio.TooSlowError, trio.ClosedResourceError) as error:
-            self.faults[f"upgrade-{type(error).__name__}"] += 1
-        else:
-            return
-        finally:
-            self._upgrading -= 1
-        await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
 
     async def _close_spares(self) -> None:
         while True:

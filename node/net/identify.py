@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import is_tellable
+from ...wire.addresses import is_relayed, is_tellable
 from ...wire.delimited import DelimitedReader, frame
 from ...wire.errors import PeerFault
 from ...wire.identify import (
@@ -68,7 +68,7 @@ class Identify:
             public_key=self._host.identity.public.message,
             listen_addrs=self._tellable(connection),
             protocols=tuple(self._host.protocols),
-            observed_addr=connection.remote,
+            observed_addr=None if is_relayed(connection.remote) else connection.remote,
             protocol_version="shoal/1",
             agent_version=self._agent,
         )

@@ -13,6 +13,7 @@ from ..environment import Transport
 from .connection import Connection
 from .dialer import DialBook, dial_first, ranked
 from .errors import Unreachable, WrongPeer
+from .paths import Path, path_to
 from .peerstore import Peerstore
 
 DIAL_SECONDS = 60.0
@@ -23,12 +24,13 @@ class Reach:
     """Finds addresses and dials them.
 
     Args:
-        transport: Says what can be dialled; resolves names.
+        transport: Resolves names.
         peerstore: Where addresses of peers stand.
         dials: Back-off and limits.
         existing: The connection to use for a peer, if there is one.
         ours: Our own addresses; they are never dialled for a peer.
         make: Dials one address and upgrades the connection.
+        can_dial: Says what can be dialled.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Reach:
         existing: Callable[[PeerId], Connection | None],
         ours: Callable[[], Iterable[Multiaddr]],
         make: Callable[[Multiaddr, PeerId | None], Awaitable[Connection]],
+        can_dial: Callable[[Multiaddr], bool],
     ) -> None:
         self._transport = transport
         self._peerstore = peerstore
@@ -47,24 +50,33 @@ class Reach:
         self._existing = existing
         self._ours = ours
         self._make = make
+        self._can_dial = can_dial
         self._dialling: dict[PeerId, trio.Lock] = {}
 
-    async def connect(self, peer: PeerId, addrs: Iterable[Multiaddr], *, force: bool) -> Connection:
+    async def connect(
+        self, peer: PeerId, addrs: Iterable[Multiaddr], *, force: bool, better: Path | None
+    ) -> Connection:
         """Return the connection to a peer, or dial (see `Host.connect`)."""
         given = [without_peer(addr) for addr in addrs if peer_of(addr) in (None, peer)]
         lock = self._dialling.setdefault(peer, trio.Lock())
         try:
             async with lock:
                 existing = self._existing(peer)
-                return existing or await self._dial_peer(peer, given, force)
+                if existing is not None and (better is None or existing.path < better):
+                    return existing
+                return await self._dial_peer(peer, given, force, better)
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._dialling.pop(peer, None)
 
-    async def _dial_peer(self, peer: PeerId, given: Sequence[Multiaddr], force: bool) -> Connection:
+    async def _dial_peer(
+        self, peer: PeerId, given: Sequence[Multiaddr], force: bool, better: Path | None
+    ) -> Connection:
         ours = set(self._ours())
         known = [*given, *await self._resolved(self._peerstore.addrs(peer))]
-        candidates = ranked((addr for addr in known if addr not in ours), self._transport)
+        others = (addr for addr in known if addr not in ours)
+        wanted = (addr for addr in others if better is None or path_to(addr) < better)
+        candidates = ranked(wanted, self._can_dial)
         due: list[tuple[Multiaddr, float]] = []
         failures: list[tuple[str, str]] = []
         for addr, pause in candidates:
@@ -90,7 +102,7 @@ class Reach:
             raise Unreachable(str(addr), [(str(addr), str(error))]) from error
         # A name may stand for several peers (dnsaddr): only the named one is asked for.
         wanted = [a for a in found if expected is None or peer_of(a) in (None, expected)]
-        candidates = ranked(map(without_peer, wanted), self._transport)
+        candidates = ranked(map(without_peer, wanted), self._can_dial)
         failures: list[tuple[str, str]] = []
         if not candidates:
             failures.append((str(addr), "this kind of address cannot be dialled"))

@@ -37,12 +37,15 @@ class Roster:
         return (c for several in list(self._by_peer.values()) for c in several if not c.closed)
 
     def get(self, peer: PeerId) -> Connection | None:
-        """Return the connection to use for new streams: the one that the smaller id dialled."""
+        """Return the connection to use for new streams.
+
+        It is the one with the best path; among equals the one that the smaller id dialled.
+        """
         usable = [c for c in self._by_peer.get(peer, ()) if c.usable]
         if not usable:
             return None
         preferred = "out" if self._own < peer else "in"
-        return min(usable, key=lambda c: (c.direction != preferred, c.opened_at))
+        return min(usable, key=lambda c: (c.limited, c.path, c.direction != preferred, c.opened_at))
 
     def add(self, connection: Connection) -> None:
         """Take a new connection."""

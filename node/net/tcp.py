@@ -172,7 +172,7 @@ class TcpTransport:
         """Return whether it is a plain TCP address or a name."""
         return host_port(addr) is not None or is_name(addr)
 
-    async def dial(self, addr: Multiaddr) -> TcpStream:
+    async def dial(self, addr: Multiaddr, *, source_port: int | None = None) -> TcpStream:
         """Connect; the caller brings the deadline."""
         pair = host_port(addr)
         if pair is None:
@@ -182,6 +182,9 @@ class TcpTransport:
         target = (await trio.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM))[0][4]
         sock = trio.socket.socket(family, socket.SOCK_STREAM)
         try:
+            if source_port is not None:
+                _share_port(sock)
+                await sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", source_port))
             await sock.connect(target)
             return TcpStream(sock)
         except BaseException:
@@ -203,6 +206,8 @@ class TcpTransport:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             await sock.bind(target)
             sock.listen(BACKLOG)
+            # Only now: before, another process's listener on this port would not be noticed.
+            _share_port(sock)
             return TcpListener(sock)
         except BaseException:
             sock.close()
@@ -226,6 +231,13 @@ class TcpTransport:
         if not found:
             raise OSError("the name does not resolve")
         return list(found)[:MAX_RESOLVED]
+
+
+def _share_port(sock: trio.socket.SocketType) -> None:
+    """Let connections be made from the port of a listener, and the other way round."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with suppress(OSError, AttributeError):  # not on every system
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _addr(name: tuple[str, int] | tuple[str, int, int, int]) -> Multiaddr:

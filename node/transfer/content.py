@@ -170,10 +170,7 @@ class ContentSwarm:
         """Take a link whose greeting is over; of two with one peer, one stays."""
         other = self.links.get(link.peer)
         if other is not None and not other.closed.is_set():
-            own = self.transfers.host.peer_id
-            preferred = "out" if own < link.peer else "in"
-            both_ways = other.stream.direction != link.stream.direction
-            if both_ways and other.stream.direction == preferred:
+            if self._better(other, link):
                 link.greeted = True
                 self.transfers.close_link(link)
                 return
@@ -186,6 +183,15 @@ class ContentSwarm:
         if self.fetch is not None:
             self.fetch.joined(link)
         self.transfers.serve_link(self, link)
+
+    def _better(self, one: Link, other: Link) -> bool:
+        """Return whether the first of two links with a peer is to stay, and not the newer one."""
+        if one.connection.path is not other.connection.path and not one.connection.closed:
+            return one.connection.path < other.connection.path
+        own = self.transfers.host.peer_id
+        preferred = "out" if own < one.peer else "in"
+        both_ways = one.stream.direction != other.stream.direction
+        return both_ways and one.stream.direction == preferred
 
     def left(self, link: Link) -> None:
         """Forget a link that has ended."""

@@ -48,6 +48,7 @@ class Seeker:
         self._limit = trio.CapacityLimiter(TRIES_AT_ONCE)
         self._trying: set[PeerId] = set()
         self._opening: set[PeerId] = set()
+        self._linked: set[PeerId] = set()  # as of a moment ago
         self._aside: set[PeerId] = set()
         self._named_trying: dict[PeerHint, None] = {}
         self._providers: dict[PeerId, tuple[Multiaddr, ...]] = {}
@@ -93,21 +94,31 @@ class Seeker:
     async def run(self) -> None:
         """Look for peers until cancelled."""
         on_identified = self._transfers.host.on_identified
+        on_disconnected = self._transfers.host.on_disconnected
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for hint in self._hints:
                 nursery.start_soon(self._keep_named, hint)
             nursery.start_soon(self._watch)
             on_identified.append(self.connected)
+            on_disconnected.append(self.lost)
             try:
                 await self._seek()
             finally:
                 on_identified.remove(self.connected)
+                on_disconnected.remove(self.lost)
 
     def connected(self, connection: Connection) -> None:
         """Ask a connected peer that speaks the swarm protocol whether it has the content."""
         if connection.speaks(PROTOCOL):
             self._try(connection.peer_id, (), aside=True)
+
+    def lost(self, connection: Connection) -> None:
+        """Try a peer again at once whose connection has ended: another path may lead there."""
+        peer = connection.peer_id
+        if peer in self._linked:
+            self._linked.discard(peer)
+            self._try(peer, self._providers.get(peer, ()))
 
     async def _seek(self) -> None:
         """Search the DHT again and again; each provider is used as it is found.
@@ -166,6 +177,7 @@ class Seeker:
         while True:
             await trio.sleep(1.0)
             fetch, now = self._fetch, trio.current_time()
+            self._linked = set(fetch.swarm.links)
             if not fetch.waits_for_peers:
                 begun = now
                 continue
@@ -239,6 +251,7 @@ class Seeker:
         self._opening.add(peer)
         try:
             await self._transfers.open_link(connection, self._fetch.swarm)
+            self._linked.add(peer)
         finally:
             self._opening.discard(peer)
         self.failures.pop(str(peer), None)
@@ -278,7 +291,7 @@ class Seeker:
             return Reason(Kind.GREETING, f"greeting {_peers(greeting)}")
         named = {hint if isinstance(hint, PeerId) else peer_of(hint) for hint in self._named_trying}
         tried = self._trying - self._aside | {peer for peer in named if peer is not None}
-        securing = sum(peer in self._transfers.host.securing for peer in tried)
+        securing = sum(peer in self._transfers.host.maker.securing for peer in tried)
         if securing:
             return Reason(Kind.CONNECTING, f"connecting to {_peers(securing)}")
         if self.dialling:

@@ -131,12 +131,14 @@ class Transfers:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self.limits.run)
+            self.host.on_connected.append(self._move_links)
             self.host.handle(PROTOCOL, self._inbound, max_inbound=MAX_INBOUND)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+                self.host.on_connected.remove(self._move_links)
                 self.host.unhandle(PROTOCOL)
 
     async def aclose(self) -> None:
@@ -177,6 +179,11 @@ class Transfers:
         Raises:
             NetError: It does not speak the protocol, does not know the content, or is gone.
         """
+        if connection.limited:
+            raise StreamRefused(
+                f"{connection.peer_id} is only reached over a relay that carries no content, and "
+                "no hole could be punched yet"
+            )
         stream = await connection.open_stream([PROTOCOL])
         link = Link(stream, swarm)
         try:
@@ -196,8 +203,29 @@ class Transfers:
             raise StreamRefused(f"{link.peer} does not have this content")
         raise ConnectionLost(link.ended_reason or f"{link.peer} broke off")
 
+    def _move_links(self, connection: Connection) -> None:
+        """Move what runs over a worse path to the same peer to this connection.
+
+        Who opened the old stream opens the new one; the old one ends when that is greeted, and what
+        it was asked for and has not sent is asked again.
+        """
+        for swarm in self.swarms.values():
+            link = swarm.links.get(connection.peer_id)
+            if link is None or connection.path >= link.connection.path or connection.limited:
+                continue
+            if link.stream.direction == "out":
+                self.later(self._move_link, connection, swarm)
+
+    async def _move_link(self, connection: Connection, swarm: ContentSwarm) -> None:
+        # If it does not work, the old link stays.
+        with suppress(NetError, PeerFault):
+            await self.open_link(connection, swarm)
+
     async def _inbound(self, stream: Stream) -> None:
         """Greet a peer that opened a stream, and serve it."""
+        if stream.connection.limited:
+            stream.reset("no content over a relay that carries little")
+            return
         link = Link(stream, None)
         try:
             await self._greet(link)

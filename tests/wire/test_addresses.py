@@ -18,20 +18,19 @@ from shoal.wire.addresses import (
     host_port,
     ip_group,
     ip_of,
-    is_dialable_ip,
     is_name,
     is_tellable,
     multiaddr_from_bytes,
     parse_multiaddr,
     peer_of,
     scope_of,
-    scope_of_ip,
     tcp_addr,
     with_peer,
     without_peer,
 )
 from shoal.wire.errors import InvalidText, PeerFault
 from shoal.wire.ids import PeerId
+from shoal.wire.scopes import is_dialable_ip, scope_of_ip
 
 PEER = PeerId.parse("12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq")
 RELAY = PeerId.parse("QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N")
@@ -134,8 +133,10 @@ def test_the_scope_rule() -> None:
     [
         "/dns4/example.org/tcp/4071",
         "/dnsaddr/example.org",
-        f"/ip4/203.0.113.5/tcp/1/p2p/{RELAY}/p2p-circuit",
-        f"/ip4/203.0.113.5/tcp/1/p2p/{RELAY}/p2p-circuit/p2p/{PEER}",
+        "/ip4/203.0.113.5/tcp/1/p2p-circuit",
+        f"/dns4/example.org/tcp/1/p2p/{RELAY}/p2p-circuit",
+        f"/ip4/203.0.113.5/tcp/0/p2p/{RELAY}/p2p-circuit",
+        f"/ip4/203.0.113.5/tcp/1/p2p/{RELAY}/p2p-circuit/p2p/{PEER}/p2p-circuit",
         "/ip4/203.0.113.5/tcp/0",
         "/ip4/203.0.113.5/udp/0/quic-v1",
         "/ip6/fe80::1/tcp/4071",

@@ -1,0 +1,1 @@
+"""Reaching peers behind NATs: relays, hole punching, reachability, port mapping, the LAN."""

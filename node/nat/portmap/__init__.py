@@ -1,0 +1,1 @@
+"""Port mapping: asking the home router to forward our ports by PCP, NAT-PMP or UPnP."""

@@ -1,0 +1,258 @@
+"""Hole punching over a relayed connection: the driver of `wire/dcutr.py`, both sides.
+
+Who received the relayed connection begins: first it dials the other directly, if that shows public
+addresses; else both dial each other at one moment, from the ports that they listen on, so that each
+NAT takes the other's packets for answers. The relayed connection stays until streams have left it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import trio
+from multiaddr import Multiaddr
+
+from ...wire.addresses import Scope, host_port, is_relayed, scope_of
+from ...wire.dcutr import ATTEMPTS, MAX_MESSAGE, PROTOCOL, Dial, Invited, Inviter
+from ...wire.errors import PeerFault
+from ...wire.ids import PeerId
+from ...wire.immutable import immutable
+from ..net.connection import Connection
+from ..net.errors import NetError
+from ..net.host import Host
+from ..net.paths import Path
+from ..net.stream import Stream
+from .circuit import read_message, send_message
+
+STREAM_SECONDS: Final = 60.0
+"""For one attempt (specification)."""
+
+DIRECT_SECONDS: Final = 5.0
+"""For dialling the other directly before anything is punched."""
+
+DIAL_SECONDS: Final = 8.0
+"""For the dials of one attempt (go: 10 s): the kernel sends SYN at 0, 1, 3 and 7 s."""
+
+MAX_DIALS: Final = 4
+"""Addresses dialled in one attempt: a peer must not make us knock at many doors."""
+
+AGAIN_SECONDS: Final = 120.0
+"""Until it is tried again while the connection stays relayed; doubles up to `AGAIN_MOST`."""
+
+AGAIN_MOST: Final = 1800.0
+
+MAX_OUTCOMES: Final = 256
+"""Peers whose last outcome is remembered."""
+
+MAX_AT_ONCE: Final = 8
+"""Attempts under way."""
+
+TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
+
+
+@immutable
+class Outcome:
+    """What came of trying to reach a peer without its relay."""
+
+    path: Path | None
+    """None = it stays relayed."""
+    attempts: int
+    text: str
+
+
+class Puncher:
+    """See the top of the file.
+
+    Args:
+        host: Connections.
+        addrs: Returns our addresses as others see them, best first.
+    """
+
+    def __init__(self, host: Host, addrs: Callable[[], Sequence[Multiaddr]]) -> None:
+        self._host = host
+        self._addrs = addrs
+        self._nursery: trio.Nursery | None = None
+        self._limit = trio.CapacityLimiter(MAX_AT_ONCE)
+        self.outcomes: OrderedDict[PeerId, Outcome] = OrderedDict()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take invitations, and invite whoever reaches us over a relay, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._host.handle(PROTOCOL, self._invited, max_inbound=2)
+            self._host.on_identified.append(self._identified)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+                self._host.on_identified.remove(self._identified)
+                self._host.unhandle(PROTOCOL)
+
+    def _identified(self, connection: Connection) -> None:
+        relayed = connection.path is Path.RELAYED and connection.direction == "in"
+        if relayed and self._nursery is not None and not connection.upgrading:
+            connection.upgrading = True
+            self._nursery.start_soon(self._upgrade, connection)
+
+    # The side that was reached over a relay
+
+    async def _upgrade(self, connection: Connection) -> None:
+        """Try to do without the relay, as long as the connection lives."""
+        pause = AGAIN_SECONDS
+        async with trio.open_nursery() as nursery:
+
+            async def until_closed() -> None:
+                await connection.wait_closed()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until_closed)
+            while True:
+                async with self._limit:
+                    outcome = await self._try(connection)
+                self._remember(connection.peer_id, outcome)
+                if outcome.path is not None:
+                    break
+                await trio.sleep(pause)
+                pause = min(2 * pause, AGAIN_MOST)
+            nursery.cancel_scope.cancel()
+
+    def _remember(self, peer: PeerId, outcome: Outcome) -> None:
+        self.outcomes.pop(peer, None)
+        self.outcomes[peer] = outcome
+        while len(self.outcomes) > MAX_OUTCOMES:
+            self.outcomes.popitem(last=False)
+
+    def _better(self, peer: PeerId) -> Connection | None:
+        connection = self._host.connection(peer)
+        better = connection is not None and connection.path < Path.RELAYED
+        return connection if better else None
+
+    async def _try(self, connection: Connection) -> Outcome:
+        peer = connection.peer_id
+        direct = await self._directly(peer)
+        if direct is not None:
+            return Outcome(direct.path, 0, "it can be dialled directly")
+        if connection.speaks(PROTOCOL) is False:
+            return Outcome(None, 0, "it does not speak the protocol of hole punching")
+        why = "nothing was tried"
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                why = await self._invite(connection)
+            except PeerFault as fault:
+                connection.count(fault)
+                why = str(fault)
+            except (NetError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                why = str(error)
+            except trio.TooSlowError:
+                why = "it did not answer in time"
+            made = self._better(peer)
+            if made is not None:
+                return Outcome(made.path, attempt, "")
+        return Outcome(None, ATTEMPTS, why)
+
+    async def _directly(self, peer: PeerId) -> Connection | None:
+        addrs = self._host.peerstore.addrs(peer)
+        if self._better(peer) is None and any(map(_is_public, addrs)):
+            with trio.move_on_after(DIRECT_SECONDS):
+                with suppress(NetError, PeerFault):  # then a hole has to be punched
+                    await self._host.connect(peer, better=Path.RELAYED)
+        return self._better(peer)
+
+    async def _invite(self, connection: Connection) -> str:
+        """Make one attempt; return why it failed, if it did."""
+        inviter = Inviter(self._addrs())
+        with trio.fail_after(STREAM_SECONDS):
+            async with await connection.open_stream([PROTOCOL]) as stream:
+                await send_message(stream, inviter.start(trio.current_time()))
+                answer = await read_message(stream, MAX_MESSAGE)
+                sync, dial = inviter.receive(answer, trio.current_time())
+                if not dial.addrs:
+                    return "it does not know how it is seen from outside"
+                with self._host.maker.expecting(dial.addrs, connection.peer_id, initiator=False):
+                    await send_message(stream, sync)
+                    await trio.sleep_until(dial.at)
+                    return await self._dial(dial, connection.peer_id)
+
+    # The side that dialled over a relay
+
+    async def _invited(self, stream: Stream) -> None:
+        connection = stream.connection
+        if connection.path is not Path.RELAYED or connection.direction != "out":
+            raise PeerFault("punch-order", "not over a connection that we made by a relay")
+        invited = Invited(self._addrs())
+        with trio.fail_after(STREAM_SECONDS):
+            first = invited.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
+            assert isinstance(first, bytes)
+            await send_message(stream, first)
+            theirs = invited.addrs[:MAX_DIALS]
+            with self._host.maker.expecting(theirs, connection.peer_id, initiator=True):
+                sync = await read_message(stream, MAX_MESSAGE)
+                dial = invited.receive(sync, trio.current_time())
+                assert isinstance(dial, Dial)
+                why = await self._dial(dial, connection.peer_id)
+        made = self._better(connection.peer_id)
+        outcome = Outcome(made.path if made is not None else None, 1, why)
+        self._remember(connection.peer_id, outcome)
+
+    # Both
+
+    async def _dial(self, dial: Dial, peer: PeerId) -> str:
+        """Dial all addresses at once from our listening port; return why none worked."""
+        why = ["no address can be dialled"]
+        host = self._host
+
+        async def one(addr: Multiaddr) -> None:
+            port = host.maker.listening_port(addr)
+            if port is None:
+                return
+            try:
+                host.dials.begin(addr)
+                success = False
+                try:
+                    raw = await host.environment.transport.dial(addr, source_port=port)
+                    await host.maker.admit(raw, peer, initiator=dial.as_client, path=Path.PUNCHED)
+                    success = True
+                finally:
+                    host.dials.end(addr, success)
+                nursery.cancel_scope.cancel()
+            except OSError as error:
+                if error.errno in TAKEN:
+                    # The other's packet came to our listener first: that is the connection.
+                    await self._appears(peer)
+                    nursery.cancel_scope.cancel()
+                why.append(f"{addr}: {error.strerror or error}")
+            except (NetError, PeerFault, trio.TooSlowError) as error:
+                why.append(f"{addr}: {str(error) or 'no answer in time'}")
+
+        with trio.move_on_after(DIAL_SECONDS) as scope:
+            async with trio.open_nursery() as nursery:
+                for addr in dial.addrs[:MAX_DIALS]:
+                    nursery.start_soon(one, addr)
+        if self._better(peer) is not None:
+            return ""
+        return "no packet came through in time" if scope.cancelled_caught else why[-1]
+
+    async def _appears(self, peer: PeerId) -> None:
+        """Wait until there is a better connection than the relayed one."""
+        came = trio.Event()
+
+        def connected(connection: Connection) -> None:
+            if connection.peer_id == peer and connection.path < Path.RELAYED:
+                came.set()
+
+        self._host.on_connected.append(connected)
+        try:
+            if self._better(peer) is None:
+                await came.wait()
+        finally:
+            self._host.on_connected.remove(connected)
+
+
+def _is_public(addr: Multiaddr) -> bool:
+    plain = not is_relayed(addr) and host_port(addr) is not None
+    return plain and scope_of(addr) is Scope.GLOBAL
