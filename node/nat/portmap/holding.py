@@ -24,10 +24,13 @@ BETTER_SECONDS: Final = 1.0
 FIND_SECONDS: Final = 9.0
 """For all probes; a library that hangs is left behind."""
 
-AGAIN_SECONDS: Final = 600.0
-"""Until a router that gave nothing is asked again."""
+AGAIN_SECONDS: Final = 10.0
+"""Until a router that gave nothing is asked again; twice as long each time, as datagrams get lost."""
 
-AGAIN_JITTER: Final = 60.0
+MAX_AGAIN_SECONDS: Final = 600.0
+
+AGAIN_JITTER: Final = 0.1
+"""Of that time."""
 
 LEAST_PAUSE: Final = 20.0
 """Seconds between two searches, whatever is announced; also until one after mappings were lost."""
@@ -135,13 +138,17 @@ class Holding:
 
     async def run(self) -> None:
         """Get mappings and keep them; give them back when cancelled."""
+        pause = AGAIN_SECONDS
         while True:
             has_held = await self._once()
             self._again = trio.Event()
             await trio.sleep(LEAST_PAUSE)
-            if not has_held:
-                with trio.move_on_after(AGAIN_SECONDS + self._chance.uniform(0, AGAIN_JITTER)):
-                    await self._again.wait()
+            if has_held:
+                pause = AGAIN_SECONDS
+                continue
+            with trio.move_on_after(pause * self._chance.uniform(1, 1 + AGAIN_JITTER)):
+                await self._again.wait()
+            pause = min(2 * pause, MAX_AGAIN_SECONDS)
 
     async def _once(self) -> bool:
         """Try all protocols, and hold what one of them gives until it is lost.
