@@ -25,7 +25,7 @@ FIND_SECONDS: Final = 9.0
 """For all probes; a library that hangs is left behind."""
 
 AGAIN_SECONDS: Final = 10.0
-"""Until a router that gave nothing is asked again; twice as long each time, as datagrams get lost."""
+"""Until a router that gave nothing is asked again (datagrams get lost); doubles each time."""
 
 MAX_AGAIN_SECONDS: Final = 600.0
 
