@@ -130,10 +130,11 @@ class Reaching:
             node.addrs(),
             tuple(str(place.relay) for place in nat.keeper.places()),
         )
+        if self._told is None or told.addrs != self._told.addrs:
+            self._announce.set()
         if told != self._told:
             self._told = told
             node.tell(told)
-        self._announce.set()
 
     @property
     def _mode(self) -> Mode:

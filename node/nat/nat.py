@@ -71,7 +71,8 @@ class Nat:
         environment: For randomness.
         host: Connections.
         settings: What the owner wants.
-        changed: Called when the addresses that we tell, or the reachability, are others.
+        changed: Called when the addresses that we tell, the reachability, the kind of NAT or our
+            places at relays are others.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Nat:
         self._told: tuple[object, ...] = ()
         self._nursery: trio.Nursery | None = None
         self._testing: set[Multiaddr] = set()
+        self._asking: dict[Connection, trio.Lock] = {}
         host.announced = list(settings.announce)
 
     # What is known
@@ -207,6 +209,9 @@ class Nat:
     def _test(self) -> None:
         """Begin the tests that are due."""
         now = trio.current_time()
+        for connection in self._host.connections():
+            if connection.path is not Path.RELAYED:
+                self.observations.still(connection.peer_id, now)
         self.observations.expire(now)
         self.tests.candidates(self._candidates(), now)
         due = [a for a in self.tests.due(now) if a not in self._testing]
@@ -228,10 +233,15 @@ class Nat:
             for connection in servers[:3]:
                 group = ip_group(connection.remote) or b""
                 result: tuple[Multiaddr, bool] | None = None
+                lock = self._asking.setdefault(connection, trio.Lock())
                 try:
-                    result = await self.client.test(connection, [addr])
+                    async with lock:  # a server does one thing at a time for each of us
+                        result = await self.client.test(connection, [addr])
                 except PeerFault as fault:
                     connection.count(fault)
+                finally:
+                    if not lock.locked():
+                        self._asking.pop(connection, None)
                 reached = result[1] if result is not None else None
                 now = trio.current_time()
                 before = self.tests.verdict(addr)
@@ -295,12 +305,19 @@ class Nat:
         host.announced = list(dict.fromkeys([*direct, *relayed]))
         host.withheld = {a for a in host.listen_addrs() if verdict(a) == "private"}
         self._serve_as_relay(public)
-        told = (tuple(host.told_addrs()), self.reachability)
+        addrs = tuple(host.told_addrs())
+        told = (
+            addrs,
+            self.reachability,
+            self.mapping,
+            {place.relay for place in self.keeper.places()},
+        )
         if told != self._told:
             before, self._told = self._told, told
             self.keeper.look_again()
             if before:
-                host.addrs_changed()
+                if addrs != before[0]:
+                    host.addrs_changed()
                 self._tell_changed()
 
     def _serve_as_relay(self, public: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, peer_of, relayed_addr
+from ...wire.addresses import Scope, ip_group, peer_of, relayed_addr
 from ...wire.circuit import HOP
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
@@ -130,8 +130,11 @@ class RelayKeeper:
             self._host.on_disconnected.remove(self._gone)
 
     def _identified(self, connection: Connection) -> None:
+        kept = self._kept.get(connection.peer_id)
         if connection.speaks(HOP):
             self._look.set()
+        elif kept is not None and kept.connection is connection:
+            self._drop(connection.peer_id)  # it is a relay no longer
 
     def _gone(self, connection: Connection) -> None:
         kept = self._kept.get(connection.peer_id)
@@ -158,13 +161,11 @@ class RelayKeeper:
             for relay in [r for r in self._kept if r not in self._named]:
                 self._drop(relay)
             return
-        for connection in self._choices():
-            if len(self._kept) >= RELAYS:
-                break
-            await self._reserve(connection)
+        while len(self._kept) < RELAYS and (choices := self._choices()):
+            await self._reserve(choices[0])
 
     def _choices(self) -> list[Connection]:
-        """Return relays that may be asked: those known best first, by round trip."""
+        """Return relays that may be asked: new networks first, then by round trip."""
         found = [
             c
             for c in self._host.connections()
@@ -176,7 +177,8 @@ class RelayKeeper:
             and self._may_ask(c.peer_id)
         ]
         unique = {c.peer_id: c for c in found}
-        return sorted(unique.values(), key=lambda c: c.rtt)
+        taken = {ip_group(kept.connection.remote) for kept in self._kept.values()}
+        return sorted(unique.values(), key=lambda c: (ip_group(c.remote) in taken, c.rtt))
 
     def _may_ask(self, relay: PeerId) -> bool:
         refusal = self._refusals.get(relay)
