@@ -58,7 +58,7 @@ class RelayRefused(NetError):
 
 WHY = {
     Status.RESERVATION_REFUSED: "it has no place free",
-    Status.RESOURCE_LIMIT_EXCEEDED: "its limit is reached, of circuits or of what it forwards in a day",
+    Status.RESOURCE_LIMIT_EXCEEDED: "it forwards no more: its circuits, or its bytes of the day, are used up",
     Status.PERMISSION_DENIED: "it does not serve us: its owner has to name this node a member",
     Status.CONNECTION_FAILED: "it could not reach the peer",
     Status.NO_RESERVATION: "the peer has no place there",
