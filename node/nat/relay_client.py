@@ -58,7 +58,7 @@ class RelayRefused(NetError):
 
 WHY = {
     Status.RESERVATION_REFUSED: "it has no place free",
-    Status.RESOURCE_LIMIT_EXCEEDED: "it forwards no more: its circuits, or its bytes of the day, are used up",
+    Status.RESOURCE_LIMIT_EXCEEDED: "its circuits, or its bytes of the day, are used up",
     Status.PERMISSION_DENIED: "it does not serve us: its owner has to name this node a member",
     Status.CONNECTION_FAILED: "it could not reach the peer",
     Status.NO_RESERVATION: "the peer has no place there",
@@ -162,7 +162,11 @@ class RelayClient:
                 return
             await send_message(stream, StopMessage(StopType.STATUS, status=Status.OK).encode())
         circuit = CircuitStream(stream, limited=message.limit is not None)
-        made = await self._host.maker.admit(
-            circuit, message.peer, initiator=False, limited=circuit.limited
-        )
+        try:
+            made = await self._host.maker.admit(
+                circuit, message.peer, initiator=False, limited=circuit.limited
+            )
+        except BaseException:
+            stream.reset("no connection")  # not half of it only: the relay has few circuits
+            raise
         await made.wait_closed()

@@ -166,9 +166,10 @@ class RelayServer:
             data = await read_message(stream, MAX_MESSAGE)
         try:
             message = HopMessage.decode(data)
-        except PeerFault:
+        except PeerFault as fault:
+            stream.connection.count(fault)
             await self._answer(stream, Status.MALFORMED_MESSAGE)
-            raise
+            return
         peer = stream.connection.peer_id
         if stream.connection.path is Path.RELAYED:
             await self._refuse(stream, Status.PERMISSION_DENIED, "over-a-relay")
