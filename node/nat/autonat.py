@@ -150,6 +150,7 @@ class AutoNatClient:
             mine = connection.direction == "in" and connection.path is not Path.RELAYED
             if came is None or not mine or not self._listens_at(connection.local):
                 self.forged += 1
+                self._host.faults["autonat-unasked"] += 1
                 stream.reset("not asked for")
                 return
             came.set()

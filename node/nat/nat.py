@@ -82,10 +82,10 @@ class Nat:
         settings: NatSettings,
         changed: Callable[[], None],
     ) -> None:
-        self._environment = environment
         self._host = host
         self.settings = settings
         self._tell_changed = changed
+        self._chance = environment.random.stream("autonat servers")
         self.observations = Observations()
         self.tests = AddressTests()
         self.whole = WholeTests()
@@ -196,13 +196,12 @@ class Nat:
 
     def _servers(self, protocol: str) -> list[Connection]:
         """Return peers on the internet that test addresses, one for each group, at random."""
-        chance = self._environment.random.stream("autonat servers")
         found = [
             c
             for c in self._host.connections()
             if c.usable and c.path is Path.DIRECT and c.speaks(protocol) and not c.limited
         ]
-        chance.shuffle(found)
+        self._chance.shuffle(found)
         by_group = {group: c for c in found if (group := ip_group(c.remote)) is not None}
         return list(by_group.values())
 
@@ -214,15 +213,17 @@ class Nat:
                 self.observations.still(connection.peer_id, now)
         self.observations.expire(now)
         self.tests.candidates(self._candidates(), now)
-        due = [a for a in self.tests.due(now) if a not in self._testing]
-        servers = self._servers(DIAL_REQUEST) if due else []
+        servers = self._servers(DIAL_REQUEST)
+        due = [a for a in self.tests.due(now, len(servers)) if a not in self._testing]
         assert self._nursery is not None
         for number, addr in enumerate(due):
             if not servers:
                 break
             self._testing.add(addr)
-            # Another server for each address, and for each time that it is tested.
+            # Another server for each address, and those first that have not judged it yet.
             turn = servers[number % len(servers) :] + servers[: number % len(servers)]
+            judges = self.tests.judges(addr)
+            turn.sort(key=lambda connection: ip_group(connection.remote) in judges)
             self._nursery.start_soon(self._test_addr, addr, turn)
         if now >= self._whole_due and self.reachability == "unknown" and not self._testing:
             self._whole_due = now + WHOLE_SECONDS
