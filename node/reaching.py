@@ -72,7 +72,11 @@ class Reaching:
     def __init__(self, node: Lifecycle) -> None:
         self._node = node
         self.nat = Nat(
-            node.environment, node.host, settings_of(node.config, node.purpose), self._changed
+            node.environment,
+            node.host,
+            settings_of(node.config, node.purpose),
+            self._changed,
+            node.notice,
         )
         self.mdns: Mdns | None = None
         self.mapper: PortMapper | None = None

@@ -73,6 +73,7 @@ class Nat:
         settings: What the owner wants.
         changed: Called when the addresses that we tell, the reachability, the kind of NAT or our
             places at relays are others.
+        notice: Told sentences for the node's owner.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Nat:
         host: Host,
         settings: NatSettings,
         changed: Callable[[], None],
+        notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._host = host
         self.settings = settings
@@ -95,7 +97,12 @@ class Nat:
             self.server = AutoNatServer(host, environment.random.stream("autonat server"))
         self.relays = RelayClient(host)
         self.keeper = RelayKeeper(
-            host, self.relays, settings.relays, self._wants_relays, self._look_soon
+            host,
+            self.relays,
+            settings.relays,
+            wanted=self._wants_relays,
+            changed=self._look_soon,
+            notice=notice,
         )
         self.puncher = Puncher(host, self.punchable)
         self.relay: RelayServer | None = None
@@ -142,6 +149,14 @@ class Nat:
         self.whole.forget()
         self.tests.recheck(trio.current_time())
         self._look_soon()
+
+    def refused(self) -> dict[str, int]:
+        """Return what we refused to do for others, how often by reason."""
+        tests = self.server.refused if self.server is not None else {}
+        places = self.relay.statistics().refused if self.relay is not None else {}
+        found = {f"autonat-{why}": often for why, often in tests.items()}
+        found |= {f"relay-{why}": often for why, often in places.items()}
+        return dict(sorted(found.items()))
 
     # Life
 

@@ -76,6 +76,7 @@ class RelayKeeper:
         named: Relays that the owner named, best first; kept whatever the count.
         wanted: Says whether relays of others are wanted now.
         changed: Called when our relayed addresses are others.
+        notice: Told what keeps us from a place at a relay that the owner named.
     """
 
     def __init__(
@@ -83,14 +84,17 @@ class RelayKeeper:
         host: Host,
         client: RelayClient,
         named: Sequence[Multiaddr],
+        *,
         wanted: Callable[[], bool],
         changed: Callable[[], None],
+        notice: Callable[[str], None],
     ) -> None:
         self._host = host
         self._client = client
         self._named = {peer: addr for addr in named if (peer := peer_of(addr)) is not None}
         self._wanted = wanted
         self._changed = changed
+        self._notice = notice
         self._kept: dict[PeerId, _Kept] = {}
         self._refusals: dict[PeerId, _Refusal] = {}
         self._look = trio.Event()
@@ -226,6 +230,8 @@ class RelayKeeper:
         pause = BACKOFF_SECONDS if known is None else min(2 * known.pause, BACKOFF_MOST)
         if relay in self._named:
             pause = min(pause, BACKOFF_SECONDS)
+            if known is None or known.text != text:
+                self._notice(f"no place at {self._named[relay]}: {text}; it is asked again")
         self._refusals[relay] = _Refusal(trio.current_time() + pause, pause, text)
         while len(self._refusals) > MAX_REFUSALS:
             del self._refusals[next(iter(self._refusals))]
