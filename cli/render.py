@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -193,13 +194,26 @@ class People:
                 f"out {size(event.bytes_out)} ({rate(event.rate_out or 0)})",
                 f"announced  until {moment(event.announced_until)}",
             ]
+        if event.relaying is not None and (event.relaying or event.relayed_bytes):
+            text = f"{count(event.relaying, 'circuit')} of others, "
+            text += f"{size(event.relayed_bytes or 0)} forwarded"
+            if event.relay_left is not None:
+                text += f", {size(event.relay_left)} left today"
+            lines.append(f"relaying   {text}")
+        if event.refused:
+            lines.append(f"refused    to others: {_ranked(event.refused)}")
         if event.faults:
-            ranked = sorted(event.faults.items(), key=lambda item: -item[1])
-            shown = ", ".join(f"{reason} {often}" for reason, often in ranked[:MAX_FAULTS])
-            lines.append(f"faults     of peers: {shown}{' …' * (len(ranked) > MAX_FAULTS)}")
+            lines.append(f"faults     of peers: {_ranked(event.faults)}")
         lines += [f"problem    {text}" for text in event.problems]
         for line in lines:
             self._result(line)
+
+
+def _ranked(counts: Mapping[str, int]) -> str:
+    """Return reasons and how often, the most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{reason} {often}" for reason, often in ranked[:MAX_FAULTS])
+    return shown + " …" * (len(ranked) > MAX_FAULTS)
 
 
 def reached(event: Status) -> str:
@@ -214,7 +228,8 @@ def reached(event: Status) -> str:
     if event.relays:
         text += f"; places at {count(len(event.relays), 'relay')}"
     if event.paths:
-        text += "; " + ", ".join(f"{n} {path}" for path, n in sorted(event.paths.items()))
+        paths = ", ".join(f"{n} {path}" for path, n in sorted(event.paths.items()))
+        text += f"; connections: {paths}"
     return text
 
 

@@ -45,7 +45,8 @@ def cells(event: Event) -> list[str]:
         case Peer():
             ping = "?" if event.rtt is None else f"{1000 * event.rtt:.0f} ms"
             moved = [size(event.bytes_in), size(event.bytes_out)]
-            way = [event.direction, event.path or "?"]
+            path = "relayed, no content" if event.limited else event.path
+            way = [event.direction, path or "?"]
             return [event.peer_id, event.addr, *way, ping, *moved, event.agent or ""]
         case Contact():
             bucket = "?" if event.bucket is None else str(event.bucket)

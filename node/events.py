@@ -223,6 +223,12 @@ class Status(Event):
     """Connections by path: lan, direct, punched, relayed."""
     relaying: int | None = None
     """Circuits of others that run through us; None = we are no relay."""
+    relayed_bytes: int | None = None
+    """Forwarded for others since the start."""
+    relay_left: int | None = None
+    """Bytes that we still forward today; None = no quota, or no relay."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """What we refused to do for others, as a relay and in testing addresses, by reason."""
     problems: tuple[str, ...] = ()
     """Sentences: what was found wrong, and what to do."""
     faults: dict[str, int] = field(default_factory=dict)
@@ -246,6 +252,8 @@ class Peer(Event):
     protocols: tuple[str, ...] = ()
     path: str | None = None
     """lan, direct, punched or relayed."""
+    limited: bool = False
+    """Its relay ends it soon: it is for meeting, and carries no content."""
 
 
 @immutable

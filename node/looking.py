@@ -91,6 +91,7 @@ async def status(node: Node) -> list[Status | Progress]:
         return [Status(running=False, **common)]  # type: ignore[arg-type]
     statistics = node.host.statistics()
     dht = node.dht.statistics()
+    relay = node.nat.relay.statistics() if node.nat.relay is not None else None
     rate = sum(fetch.snapshot().rate for fetch, _ in node.transfers.fetches.values())
     whole = Status(
         running=True,
@@ -107,7 +108,10 @@ async def status(node: Node) -> list[Status | Progress]:
         nat=node.nat.mapping,
         relays=tuple(str(place.relay) for place in node.nat.keeper.places()),
         paths=dict(Counter(connection.path.word for connection in node.host.connections())),
-        relaying=node.nat.relay.statistics().circuits if node.nat.relay is not None else None,
+        relaying=relay.circuits if relay is not None else None,
+        relayed_bytes=relay.bytes if relay is not None else None,
+        relay_left=node.nat.relay.left_today if node.nat.relay is not None else None,
+        refused=node.nat.refused(),
         **common,  # type: ignore[arg-type]
     )
     paused = [copy for copy in copies if copy.state is CopyState.PAUSED]
@@ -139,6 +143,7 @@ async def peers(node: Node) -> list[Peer]:
             addr=str(connection.remote),
             direction=connection.direction,
             path=connection.path.word,
+            limited=connection.limited,
             agent=connection.info.agent_version if connection.info is not None else None,
             rtt=connection.rtt,
             bytes_in=connection.bytes_in,

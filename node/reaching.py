@@ -72,7 +72,11 @@ class Reaching:
     def __init__(self, node: Lifecycle) -> None:
         self._node = node
         self.nat = Nat(
-            node.environment, node.host, settings_of(node.config, node.purpose), self._changed
+            node.environment,
+            node.host,
+            settings_of(node.config, node.purpose),
+            self._changed,
+            node.notice,
         )
         self.mdns: Mdns | None = None
         self.mapper: PortMapper | None = None
@@ -130,10 +134,11 @@ class Reaching:
             node.addrs(),
             tuple(str(place.relay) for place in nat.keeper.places()),
         )
+        if self._told is None or told.addrs != self._told.addrs:
+            self._announce.set()
         if told != self._told:
             self._told = told
             node.tell(told)
-        self._announce.set()
 
     @property
     def _mode(self) -> Mode:

@@ -57,7 +57,10 @@ class Dial:
         self._target = self._network.find(source, ip)
         self._key = (ip, port)
         self._remote = tcp_addr(ip, port)
-        self._local = tcp_addr(source.source_ip(ip), source_port or source.free_port())
+        self._inner = (source.source_ip(ip), source_port or source.free_port())
+        self._local = tcp_addr(*self._inner)
+        self._seen = self._inner  # as the other side sees us
+        self._there = self._remote  # as the other side sees itself
         self._decided = trio.Event()
         self._tries = 0
         self._failure: OSError | None = None
@@ -75,6 +78,7 @@ class Dial:
         ):
             raise error_of(errno.EADDRNOTAVAIL)
         self._source.dials[ends] = self
+        self._leave()
         self._network.send(self._source, self._target, self._reach)
         try:
             await self._decided.wait()
@@ -90,23 +94,32 @@ class Dial:
         assert self._stream is not None
         return self._stream
 
-    def _reach(self) -> None:
-        """Arrive at the target."""
-        target = self._target
+    def _leave(self) -> None:
+        """Pass the router between us and the target, if there is one."""
+        source, target = self._source, self._target
         assert target is not None
+        if source.behind is not None and target.behind is not source.behind:
+            self._seen = source.behind.send(source, self._inner, self._key)
+
+    def _reach(self) -> None:
+        """Arrive at the target, or at the router in front of it."""
         if self._decided.is_set() or (self._given_up and self._tries):
             return
-        crossing = target.dials.get((self._remote, self._local))
+        found = self._arrival()
+        if found is None:
+            self._dropped()
+            return
+        target, key = found
+        self._target = target
+        self._there = tcp_addr(*key)
+        crossing = target.dials.get((self._there, tcp_addr(*self._seen)))
         if crossing is not None:
             self._meet(crossing)
             return
         if not target.reachable and target is not self._source:
-            # Dropped: the packet is sent again, and at last no answer ever comes.
-            if self._tries < len(RETRIES):
-                self._network.after(RETRIES[self._tries], self._source, target, self._reach)
-                self._tries += 1
+            self._dropped()
             return
-        listener = target.listeners.get(self._key)
+        listener = target.listeners.get(key)
         if listener is None or listener.full:
             self._failure = error_of(errno.ECONNREFUSED)
         else:
@@ -114,6 +127,22 @@ class Dial:
             listener.arrive(theirs)
             self._network.note("open", self._source.name, target.name, self._key[1])
         self._network.send(target, self._source, self._answered)
+
+    def _arrival(self) -> tuple[Place, tuple[str, int]] | None:
+        """Return who gets the packet, and at which address of its own; None = nobody."""
+        box = self._network.box_at(self._key[0])
+        if box is not None:
+            return None if self._source.behind is box else box.receive(self._key[1], self._seen)
+        assert self._target is not None
+        return self._target, self._key
+
+    def _dropped(self) -> None:
+        """Send the packet again; at last no answer ever comes."""
+        target = self._target
+        assert target is not None
+        if self._tries < len(RETRIES):
+            self._network.after(RETRIES[self._tries], self._source, target, self._reach)
+            self._tries += 1
 
     def _meet(self, other: Dial) -> None:
         """Become one stream with a dial that comes the other way (RFC 9293, simultaneous open)."""
@@ -132,7 +161,7 @@ class Dial:
         there.join(back)
         back.join(there)
         ours = MemoryStream(back, there, self._remote, self._local)
-        theirs = MemoryStream(there, back, self._local, self._remote)
+        theirs = MemoryStream(there, back, tcp_addr(*self._seen), self._there)
         for stream, here, other in (ours, self._source, target), (theirs, target, self._source):
             here.streams[stream] = other
             stream.on_closed = _Forget(here, stream)

@@ -22,6 +22,7 @@ from ..wire.addresses import Scope, host_port, is_name, tcp_addr
 from ..wire.scopes import scope_of_ip
 from .dial import Dial, error_of
 from .link import Link, Path, Pipe
+from .nat_box import NatBox, Rule
 from .stream import MemoryStream
 from .trace import Trace
 
@@ -51,6 +52,7 @@ class Place:
     Attributes:
         reachable: Whether others can open streams to it; False = behind a firewall that drops them,
             but for those from where a dial of ours to just that port is under way.
+        behind: The router between it and the world; None = it has addresses of its own there.
         starts: How often a node was started again here.
     """
 
@@ -59,6 +61,7 @@ class Place:
         self.name = name
         self.ips = tuple(ips)
         self.reachable = True
+        self.behind: NatBox | None = None
         self.up = Pipe()
         self.down = Pipe()
         self.listeners: dict[tuple[str, int], MemoryListener] = {}
@@ -112,22 +115,41 @@ class Network:
         """Bytes sent."""
         self._chance = chance
         self._by_ip: dict[str, Place] = {}
+        self._boxes: dict[str, NatBox] = {}
         self._paths: dict[tuple[str, str], Path] = {}
         self._arrivals: list[tuple[float, int, Path, Callable[[], None]]] = []
         self._turn = 0
         self._sooner = trio.Event()
         self._addresses = global_addresses()
 
-    def place(self, name: str, ips: Sequence[str] = ()) -> Place:
-        """Add a place; without `ips` it gets a global address of its own."""
+    def box(
+        self,
+        name: str,
+        *,
+        mapping: Rule = "endpoint-independent",
+        filtering: Rule = "endpoint-dependent",
+    ) -> NatBox:
+        """Add a router with a global address of its own; what it is like see `NatBox`."""
+        chance = self._chance.stream(f"router {name}")
+        box = NatBox(self.place(name), mapping, filtering, chance)
+        self._boxes[box.ip] = box
+        return box
+
+    def place(self, name: str, ips: Sequence[str] = (), behind: NatBox | None = None) -> Place:
+        """Add a place; without `ips` it gets a global address of its own, or one of its router."""
         if name in self.places:
             raise ValueError(f"there is a place {name} already")
+        if behind is not None and not ips:
+            ips = [f"192.168.{len(self.places) >> 8}.{len(self.places) & 255}"]
         place = Place(self, name, ips or [next(self._addresses)])
         for ip in place.ips:
             if ip in self._by_ip:
                 raise ValueError(f"{ip} belongs to {self._by_ip[ip].name}")
         self._by_ip.update((ip, place) for ip in place.ips)
         self.places[name] = place
+        if behind is not None:
+            place.behind = behind
+            behind.members.append(place)
         return place
 
     def path(self, source: Place, target: Place) -> Path:
@@ -141,8 +163,17 @@ class Network:
         return path
 
     def find(self, source: Place, ip: str) -> Place | None:
-        """Return the place that an address leads to."""
-        return source if ipaddress.ip_address(ip).is_loopback else self._by_ip.get(ip)
+        """Return the place that an address leads to: a router for those behind it."""
+        if ipaddress.ip_address(ip).is_loopback:
+            return source
+        found = self._by_ip.get(ip)
+        if found is None or found.behind in (None, source.behind):
+            return found
+        return None  # behind another router
+
+    def box_at(self, ip: str) -> NatBox | None:
+        """Return the router whose outer address this is."""
+        return self._boxes.get(ip)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Deliver what arrives until cancelled."""

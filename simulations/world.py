@@ -18,6 +18,7 @@ from ..storage.filesystem import Disk
 from .clock import VirtualClock
 from .disk import MemoryDisk
 from .link import Link
+from .nat_box import NatBox
 from .network import MemoryTransport, Network
 from .randomness import SeededRandom
 from .trace import Trace
@@ -94,6 +95,7 @@ class World:
         *,
         disk: Disk | None = None,
         skew: float = 0.0,
+        behind: NatBox | None = None,
     ) -> Environment:
         """Add a place to the network and return its node's environment.
 
@@ -104,11 +106,12 @@ class World:
             ips: Its addresses; none = a global one of its own.
             disk: Its disk; none = an empty one in memory.
             skew: Seconds by which its clock is ahead.
+            behind: The router between it and the world.
         """
         place = self.network.places.get(name)
         starts = 0
         if place is None:
-            place = self.network.place(name, ips)
+            place = self.network.place(name, ips, behind)
         else:
             place.starts += 1
             starts = place.starts

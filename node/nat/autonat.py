@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import Final
 
@@ -41,7 +42,7 @@ from ...wire.autonat import (
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ..net.connection import Connection
-from ..net.errors import NetError
+from ..net.errors import NetError, TooMany
 from ..net.host import Host
 from ..net.paths import Path
 from ..net.stream import Stream
@@ -64,6 +65,9 @@ REQUESTS_SECONDS: Final = 60.0
 
 MAX_AT_ONCE: Final = 8
 """Dials for others under way."""
+
+MAX_DIALS_V1: Final = 2
+"""Addresses dialled for one request of version 1."""
 
 MAX_PENDING: Final = 16
 """Requests of ours under way."""
@@ -146,6 +150,7 @@ class AutoNatClient:
             mine = connection.direction == "in" and connection.path is not Path.RELAYED
             if came is None or not mine or not self._listens_at(connection.local):
                 self.forged += 1
+                self._host.faults["autonat-unasked"] += 1
                 stream.reset("not asked for")
                 return
             came.set()
@@ -217,6 +222,25 @@ class AutoNatServer:
         ours = addr in self._host.told_addrs()
         return scope_of(addr) is Scope.GLOBAL and not ours
 
+    def _begin(self, addr: Multiaddr) -> bool:
+        """Count a dial among all of the process; False if too many to that IP fail."""
+        try:
+            self._host.dials.begin(addr)
+        except TooMany:
+            self.refused["dials-to-ip"] += 1
+            return False
+        self.dials += 1
+        return True
+
+    @contextmanager
+    def _busy_for(self, peer: PeerId) -> Iterator[None]:
+        self._under_way[peer] += 1
+        try:
+            yield
+        finally:
+            self._under_way[peer] -= 1
+            self._under_way += Counter()  # only those above 0 are kept
+
     async def _version_2(self, stream: Stream) -> None:
         connection = stream.connection
         with trio.fail_after(STREAM_SECONDS):
@@ -228,21 +252,21 @@ class AutoNatServer:
                 await send_message(stream, encode_v2(refusal))
                 return
             chosen = next((i for i, a in enumerate(request.addrs) if self._willing(a)), None)
-            if chosen is None:
+            addr = None if chosen is None else request.addrs[chosen]
+            if chosen is None or addr is None or not self._begin(addr):
                 self.refused["address"] += 1
                 refusal = DialResponse(ResponseStatus.E_DIAL_REFUSED)
                 await send_message(stream, encode_v2(refusal))
                 return
-            addr = request.addrs[chosen]
-            assert addr is not None
-            self._under_way[connection.peer_id] += 1
-            try:
-                if ip_of(addr) != ip_of(connection.remote):
-                    await self._be_paid(stream, chosen)
-                status = await self._dial_back(addr, connection.peer_id, request.nonce)
-            finally:
-                self._under_way[connection.peer_id] -= 1
-                self._under_way += Counter()  # only those above 0 are kept
+            success: bool | None = None
+            with self._busy_for(connection.peer_id):
+                try:
+                    if ip_of(addr) != ip_of(connection.remote):
+                        await self._be_paid(stream, chosen)
+                    status = await self._dial_back(addr, connection.peer_id, request.nonce)
+                    success = status is not DialStatus.E_DIAL_ERROR
+                finally:
+                    self._host.dials.end(addr, success)
             answer = DialResponse(ResponseStatus.OK, chosen, status)
             await send_message(stream, encode_v2(answer))
 
@@ -258,7 +282,6 @@ class AutoNatServer:
         await trio.sleep(self._chance.uniform(0, MAX_WAIT))
 
     async def _dial_back(self, addr: Multiaddr, peer: PeerId, nonce: int) -> DialStatus:
-        self.dials += 1
         status = DialStatus.E_DIAL_ERROR
         try:
             with trio.fail_after(DIAL_SECONDS):
@@ -282,28 +305,29 @@ class AutoNatServer:
             seen = ip_of(connection.remote)
             addrs = [a for a in request.addrs if self._willing(a) and ip_of(a) == seen]
             if not addrs or not self._may_ask(connection):
+                self.refused["address"] += not addrs
                 refusal = AnswerV1(StatusV1.E_DIAL_REFUSED)
                 await send_message(stream, encode_v1(refusal))
                 return
-            answer = AnswerV1(StatusV1.E_DIAL_ERROR, "no address could be dialled")
-            self._under_way[connection.peer_id] += 1
-            try:
-                for addr in addrs[:2]:
+            answer = AnswerV1(StatusV1.E_DIAL_REFUSED)
+            with self._busy_for(connection.peer_id):
+                for addr in addrs[:MAX_DIALS_V1]:
+                    if not self._begin(addr):
+                        continue
+                    answer = AnswerV1(StatusV1.E_DIAL_ERROR, "no address could be dialled")
                     if await self._reaches(addr, connection.peer_id):
                         answer = AnswerV1(StatusV1.OK, addr=addr)
                         break
-            finally:
-                self._under_way[connection.peer_id] -= 1
-                self._under_way += Counter()
             await send_message(stream, encode_v1(answer))
 
     async def _reaches(self, addr: Multiaddr, peer: PeerId) -> bool:
-        self.dials += 1
-        reached = False
+        reached: bool | None = None
         try:
             with trio.fail_after(DIAL_SECONDS):
                 async with self._host.apart(addr, peer):
                     reached = True
         except* (PeerFault, *BROKEN):
-            pass
-        return reached
+            reached = reached or False
+        finally:
+            self._host.dials.end(addr, reached)
+        return bool(reached)

@@ -167,9 +167,21 @@ def _nat_kind(facts: Facts) -> Rung:
 
 def _relays(facts: Facts) -> Rung:
     places = facts.nat.keeper.places()
+    own = facts.nat.relay
+    if own is not None and own.policy.limit is None:
+        has = own.statistics()
+        text = f"this is a relay that carries content: {_count(has.places, 'place')} taken, "
+        text += f"{_count(has.circuits, 'circuit')}"
+        if own.left_today is not None:
+            text += f", {own.left_today / 1e9:.1f} GB left today"
+        if facts.nat.reachability != "private":
+            return Rung("relays", OK, text)
+        hint = "forward its port in the router: who cannot reach it gets no place there"
+        return Rung("relays", WARN, text, hint)
     if places:
-        carrying = sum(place.carries for place in places)
-        text = f"places at {_count(len(places), 'relay')}, {carrying} of them carry content"
+        carrying = _carrying(facts)
+        text = f"places at {_count(len(places), 'relay')}; {carrying or 'none'} of them "
+        text += f"carr{'y' if carrying > 1 else 'ies'} content"
         if carrying:
             return Rung("relays", OK, text)
         return Rung(
@@ -182,6 +194,11 @@ def _relays(facts: Facts) -> Rung:
     return Rung("relays", WARN, text, f"connect to more peers, or {RELAY_HINT}")
 
 
+def _carrying(facts: Facts) -> int:
+    """Return how many relays carry content to us."""
+    return sum(place.carries for place in facts.nat.keeper.places())
+
+
 def _punching(facts: Facts) -> Rung:
     outcomes = list(facts.nat.puncher.outcomes.values())
     good = sum(outcome.path is not None for outcome in outcomes)
@@ -190,6 +207,8 @@ def _punching(facts: Facts) -> Rung:
         return Rung("hole punching", OK, text)
     if outcomes:
         text = f"failed with {_count(len(outcomes), 'peer')}: {outcomes[-1].text}"
+        if _carrying(facts):
+            return Rung("hole punching", OK, f"{text}; a relay carries content instead")
         return Rung("hole punching", WARN, text, f"to be reached all the same, {RELAY_HINT}")
     if facts.nat.reachability == "public":
         return Rung("hole punching", OK, "is not needed")

@@ -71,7 +71,9 @@ class Nat:
         environment: For randomness.
         host: Connections.
         settings: What the owner wants.
-        changed: Called when the addresses that we tell, or the reachability, are others.
+        changed: Called when the addresses that we tell, the reachability, the kind of NAT or our
+            places at relays are others.
+        notice: Told sentences for the node's owner.
     """
 
     def __init__(
@@ -80,11 +82,12 @@ class Nat:
         host: Host,
         settings: NatSettings,
         changed: Callable[[], None],
+        notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._environment = environment
         self._host = host
         self.settings = settings
         self._tell_changed = changed
+        self._chance = environment.random.stream("autonat servers")
         self.observations = Observations()
         self.tests = AddressTests()
         self.whole = WholeTests()
@@ -94,7 +97,12 @@ class Nat:
             self.server = AutoNatServer(host, environment.random.stream("autonat server"))
         self.relays = RelayClient(host)
         self.keeper = RelayKeeper(
-            host, self.relays, settings.relays, self._wants_relays, self._look_soon
+            host,
+            self.relays,
+            settings.relays,
+            wanted=self._wants_relays,
+            changed=self._look_soon,
+            notice=notice,
         )
         self.puncher = Puncher(host, self.punchable)
         self.relay: RelayServer | None = None
@@ -106,6 +114,7 @@ class Nat:
         self._told: tuple[object, ...] = ()
         self._nursery: trio.Nursery | None = None
         self._testing: set[Multiaddr] = set()
+        self._asking: dict[Connection, trio.Lock] = {}
         host.announced = list(settings.announce)
 
     # What is known
@@ -140,6 +149,14 @@ class Nat:
         self.whole.forget()
         self.tests.recheck(trio.current_time())
         self._look_soon()
+
+    def refused(self) -> dict[str, int]:
+        """Return what we refused to do for others, how often by reason."""
+        tests = self.server.refused if self.server is not None else {}
+        places = self.relay.statistics().refused if self.relay is not None else {}
+        found = {f"autonat-{why}": often for why, often in tests.items()}
+        found |= {f"relay-{why}": often for why, often in places.items()}
+        return dict(sorted(found.items()))
 
     # Life
 
@@ -194,30 +211,34 @@ class Nat:
 
     def _servers(self, protocol: str) -> list[Connection]:
         """Return peers on the internet that test addresses, one for each group, at random."""
-        chance = self._environment.random.stream("autonat servers")
         found = [
             c
             for c in self._host.connections()
             if c.usable and c.path is Path.DIRECT and c.speaks(protocol) and not c.limited
         ]
-        chance.shuffle(found)
+        self._chance.shuffle(found)
         by_group = {group: c for c in found if (group := ip_group(c.remote)) is not None}
         return list(by_group.values())
 
     def _test(self) -> None:
         """Begin the tests that are due."""
         now = trio.current_time()
+        for connection in self._host.connections():
+            if connection.path is not Path.RELAYED:
+                self.observations.still(connection.peer_id, now)
         self.observations.expire(now)
         self.tests.candidates(self._candidates(), now)
-        due = [a for a in self.tests.due(now) if a not in self._testing]
-        servers = self._servers(DIAL_REQUEST) if due else []
+        servers = self._servers(DIAL_REQUEST)
+        due = [a for a in self.tests.due(now, len(servers)) if a not in self._testing]
         assert self._nursery is not None
         for number, addr in enumerate(due):
             if not servers:
                 break
             self._testing.add(addr)
-            # Another server for each address, and for each time that it is tested.
+            # Another server for each address, and those first that have not judged it yet.
             turn = servers[number % len(servers) :] + servers[: number % len(servers)]
+            judges = self.tests.judges(addr)
+            turn.sort(key=lambda connection: ip_group(connection.remote) in judges)
             self._nursery.start_soon(self._test_addr, addr, turn)
         if now >= self._whole_due and self.reachability == "unknown" and not self._testing:
             self._whole_due = now + WHOLE_SECONDS
@@ -228,10 +249,15 @@ class Nat:
             for connection in servers[:3]:
                 group = ip_group(connection.remote) or b""
                 result: tuple[Multiaddr, bool] | None = None
+                lock = self._asking.setdefault(connection, trio.Lock())
                 try:
-                    result = await self.client.test(connection, [addr])
+                    async with lock:  # a server does one thing at a time for each of us
+                        result = await self.client.test(connection, [addr])
                 except PeerFault as fault:
                     connection.count(fault)
+                finally:
+                    if not lock.locked():
+                        self._asking.pop(connection, None)
                 reached = result[1] if result is not None else None
                 now = trio.current_time()
                 before = self.tests.verdict(addr)
@@ -295,12 +321,19 @@ class Nat:
         host.announced = list(dict.fromkeys([*direct, *relayed]))
         host.withheld = {a for a in host.listen_addrs() if verdict(a) == "private"}
         self._serve_as_relay(public)
-        told = (tuple(host.told_addrs()), self.reachability)
+        addrs = tuple(host.told_addrs())
+        told = (
+            addrs,
+            self.reachability,
+            self.mapping,
+            {place.relay for place in self.keeper.places()},
+        )
         if told != self._told:
             before, self._told = self._told, told
             self.keeper.look_again()
             if before:
-                host.addrs_changed()
+                if addrs != before[0]:
+                    host.addrs_changed()
                 self._tell_changed()
 
     def _serve_as_relay(self, public: bool) -> None:

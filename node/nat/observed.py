@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from multiaddr import Multiaddr
@@ -17,16 +18,19 @@ from multiaddr import Multiaddr
 from ...wire.addresses import Scope, host_port, ip_group, ip_of, scope_of
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
-from ...wire.scopes import is_dialable_ip
+from ...wire.scopes import IpAddress, is_dialable_ip
 
 CONFIRMED_GROUPS = 4
 """Groups of observers that must agree (go: 4)."""
 
+AGREEING_GROUPS = 2
+"""Groups that must name an IP address for others to be left out."""
+
 MAX_REPORTS = 256
-"""Reports remembered; the oldest goes first."""
+"""Reports remembered; beyond, the oldest of the group that has most goes."""
 
 REPORT_SECONDS = 1800.0
-"""Life of a report (go: 30 min)."""
+"""Life of a report after the connection has ended (go: 30 min)."""
 
 MAX_CANDIDATES = 4
 """Addresses that are taken for ours as far as trying them goes."""
@@ -52,11 +56,7 @@ class Report:
 
 
 class Observations:
-    """Reports of observers, by observer.
-
-    Args:
-        own: Returns the addresses that we listen on.
-    """
+    """Reports of observers, by observer."""
 
     def __init__(self) -> None:
         self._reports: OrderedDict[PeerId, Report] = OrderedDict()
@@ -96,8 +96,16 @@ class Observations:
             return
         self._reports.pop(observer, None)
         self._reports[observer] = Report(group, observed, port, outbound, now)
-        while len(self._reports) > MAX_REPORTS:
-            self._reports.popitem(last=False)
+        if len(self._reports) > MAX_REPORTS:
+            # Of the group that says most: many peers of one network cannot drive out the others.
+            most = Counter(r.group for r in self._reports.values()).most_common(1)[0][0]
+            del self._reports[next(o for o, r in self._reports.items() if r.group == most)]
+
+    def still(self, observer: PeerId, now: float) -> None:
+        """Keep an observer's report: our connection with it is still the same."""
+        report = self._reports.get(observer)
+        if report is not None:
+            self._reports[observer] = replace(report, at=now)
 
     def expire(self, now: float) -> None:
         """Forget what is too old."""
@@ -121,8 +129,23 @@ class Observations:
         return [a for a, n in self.groups().items() if n >= CONFIRMED_GROUPS][:MAX_CANDIDATES]
 
     def candidates(self) -> list[Multiaddr]:
-        """Return what may be an address of ours, best first: worth a try, not worth telling."""
-        return list(self.groups())[:MAX_CANDIDATES]
+        """Return what may be an address of ours, best first: worth a try, not worth telling.
+
+        Where groups agree on an IP, one that a single group names is left out: others would be
+        made to dial it.
+        """
+        groups = self.groups()
+        by_ip: dict[IpAddress | None, set[bytes]] = {}
+        for report in self._reports.values():
+            by_ip.setdefault(ip_of(report.addr), set()).add(report.group)
+        agreed = {ip for ip, seen in by_ip.items() if len(seen) >= AGREEING_GROUPS}
+        families = {ip.version for ip in agreed if ip is not None}
+        found = [
+            addr
+            for addr in groups
+            if (ip := ip_of(addr)) is not None and (ip in agreed or ip.version not in families)
+        ]
+        return found[:MAX_CANDIDATES]
 
     def ips(self) -> list[str]:
         """Return the global IP addresses at which observers see us, most of them first."""
@@ -134,24 +157,30 @@ class Observations:
         return [ip for ip, _ in counted.most_common(MAX_CANDIDATES)]
 
     def mapping(self, own: Iterable[Multiaddr]) -> Mapping:
-        """Return how our NAT maps ports.
+        """Return how our NAT maps ports (that of IPv4, if we use IPv4).
 
         Args:
             own: The addresses that we listen on: who is seen at one of them is behind no NAT.
         """
         out = [r for r in self._reports.values() if r.outbound and r.port is not None]
-        if not out:
-            return "unknown"
-        listening = set(own)
-        if sum(r.addr in listening for r in out) * 2 > len(out):
-            return "none"
-        by_addr: dict[tuple[int | None, Multiaddr], set[bytes]] = {}
-        for r in out:
-            by_addr.setdefault((r.port, r.addr), set()).add(r.group)
-        groups = len({r.group for r in out})
-        most = max(map(len, by_addr.values()))
-        if most >= 2 and 2 * most > groups:
-            return "endpoint-independent"
-        if groups >= 3 and len(by_addr) >= 3:
-            return "endpoint-dependent"
+        # Each family has a NAT of its own, if any: that of IPv4 is what stands in the way.
+        for version in (4, 6):
+            family = [r for r in out if (ip := ip_of(r.addr)) is not None and ip.version == version]
+            if family:
+                return _mapping(family, set(own))
         return "unknown"
+
+
+def _mapping(out: list[Report], listening: set[Multiaddr]) -> Mapping:
+    if sum(r.addr in listening for r in out) * 2 > len(out):
+        return "none"
+    by_addr: dict[tuple[int | None, Multiaddr], set[bytes]] = {}
+    for r in out:
+        by_addr.setdefault((r.port, r.addr), set()).add(r.group)
+    groups = len({r.group for r in out})
+    most = max(map(len, by_addr.values()))
+    if most >= 2 and 2 * most > groups:
+        return "endpoint-independent"
+    if groups >= 3 and len(by_addr) >= 3:
+        return "endpoint-dependent"
+    return "unknown"

@@ -8,7 +8,7 @@ NAT takes the other's packets for answers. The relayed connection stays until st
 from __future__ import annotations
 
 import errno
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -22,7 +22,7 @@ from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
 from ..net.connection import Connection
-from ..net.errors import NetError
+from ..net.errors import NetError, TooMany
 from ..net.host import Host
 from ..net.paths import Path
 from ..net.stream import Stream
@@ -51,6 +51,18 @@ MAX_OUTCOMES: Final = 256
 MAX_AT_ONCE: Final = 8
 """Attempts under way."""
 
+SYNC_SECONDS: Final = 15.0
+"""For the inviter to say that it is time: as long as that its addresses are expected."""
+
+MAX_INVITATIONS: Final = 2 * ATTEMPTS
+INVITATIONS_SECONDS: Final = AGAIN_SECONDS / 2
+"""Invitations of one connection that are taken within so many seconds."""
+
+MAX_DOORS: Final = 60
+DOORS_SECONDS: Final = 60.0
+"""Addresses that are dialled in a minute because others named them, whoever they are: made-up
+relayed peers cost nothing, and none of them shall make us scan the net."""
+
 TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 
 
@@ -77,6 +89,8 @@ class Puncher:
         self._addrs = addrs
         self._nursery: trio.Nursery | None = None
         self._limit = trio.CapacityLimiter(MAX_AT_ONCE)
+        self._invitations: dict[Connection, deque[float]] = {}
+        self._doors: deque[float] = deque(maxlen=MAX_DOORS)
         self.outcomes: OrderedDict[PeerId, Outcome] = OrderedDict()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -85,12 +99,14 @@ class Puncher:
             self._nursery = nursery
             self._host.handle(PROTOCOL, self._invited, max_inbound=2)
             self._host.on_identified.append(self._identified)
+            self._host.on_disconnected.append(self._gone)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
                 self._host.on_identified.remove(self._identified)
+                self._host.on_disconnected.remove(self._gone)
                 self._host.unhandle(PROTOCOL)
 
     def _identified(self, connection: Connection) -> None:
@@ -98,6 +114,9 @@ class Puncher:
         if relayed and self._nursery is not None and not connection.upgrading:
             connection.upgrading = True
             self._nursery.start_soon(self._upgrade, connection)
+
+    def _gone(self, connection: Connection) -> None:
+        self._invitations.pop(connection, None)
 
     # The side that was reached over a relay
 
@@ -115,11 +134,13 @@ class Puncher:
                 async with self._limit:
                     outcome = await self._try(connection)
                 self._remember(connection.peer_id, outcome)
-                if outcome.path is not None:
-                    break
+                better = self._better(connection.peer_id)
+                if better is not None:
+                    await better.wait_closed()  # and then it is wanted again
+                    pause = AGAIN_SECONDS
+                    continue
                 await trio.sleep(pause)
                 pause = min(2 * pause, AGAIN_MOST)
-            nursery.cancel_scope.cancel()
 
     def _remember(self, peer: PeerId, outcome: Outcome) -> None:
         self.outcomes.pop(peer, None)
@@ -136,7 +157,8 @@ class Puncher:
         peer = connection.peer_id
         direct = await self._directly(peer)
         if direct is not None:
-            return Outcome(direct.path, 0, "it can be dialled directly")
+            dialled = "it can be dialled directly" if direct.path is Path.DIRECT else ""
+            return Outcome(direct.path, 0, dialled)
         if connection.speaks(PROTOCOL) is False:
             return Outcome(None, 0, "it does not speak the protocol of hole punching")
         why = "nothing was tried"
@@ -184,6 +206,11 @@ class Puncher:
         connection = stream.connection
         if connection.path is not Path.RELAYED or connection.direction != "out":
             raise PeerFault("punch-order", "not over a connection that we made by a relay")
+        now = trio.current_time()
+        lately = self._invitations.setdefault(connection, deque(maxlen=MAX_INVITATIONS))
+        if len(lately) == MAX_INVITATIONS and lately[0] > now - INVITATIONS_SECONDS:
+            raise PeerFault("punch-too-often")
+        lately.append(now)
         invited = Invited(self._addrs())
         with trio.fail_after(STREAM_SECONDS):
             first = invited.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
@@ -191,7 +218,8 @@ class Puncher:
             await send_message(stream, first)
             theirs = invited.addrs[:MAX_DIALS]
             with self._host.maker.expecting(theirs, connection.peer_id, initiator=True):
-                sync = await read_message(stream, MAX_MESSAGE)
+                with trio.fail_after(SYNC_SECONDS):
+                    sync = await read_message(stream, MAX_MESSAGE)
                 dial = invited.receive(sync, trio.current_time())
                 assert isinstance(dial, Dial)
                 why = await self._dial(dial, connection.peer_id)
@@ -211,6 +239,7 @@ class Puncher:
             if port is None:
                 return
             try:
+                self._knock()
                 host.dials.begin(addr)
                 success = False
                 try:
@@ -236,6 +265,18 @@ class Puncher:
         if self._better(peer) is not None:
             return ""
         return "no packet came through in time" if scope.cancelled_caught else why[-1]
+
+    def _knock(self) -> None:
+        """Count an address that is dialled because another named it.
+
+        Raises:
+            TooMany: There were too many lately.
+        """
+        now = trio.current_time()
+        if len(self._doors) == MAX_DOORS and self._doors[0] > now - DOORS_SECONDS:
+            self._host.faults["punch-doors"] += 1
+            raise TooMany("too many holes were punched in the last minute")
+        self._doors.append(now)
 
     async def _appears(self, peer: PeerId) -> None:
         """Wait until there is a better connection than the relayed one."""

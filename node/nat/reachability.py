@@ -6,6 +6,7 @@ among them changes nothing. It follows the last five results, so that it can cha
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ FIRST_SECONDS = 3.0
 """Until an address that is new is tested (go: 15 s)."""
 
 RETRY_SECONDS = 30.0
-"""Until an address without a verdict is tested again (go: 90 s)."""
+"""Until an address without a verdict, or with that of one server among several, is tested again
+(go: 90 s)."""
 
 REFRESH_SECONDS = 900.0
 """Until a verdict is tested again (go: 15 min)."""
@@ -44,6 +46,12 @@ class _Addr:
     """(the server's group, whether it reached us), the newest last."""
     silent: int = 0
     verdict: Reachability = "unknown"
+    retry_at: float = math.inf
+
+    @property
+    def agreeing(self) -> int:
+        """How many results stand for the verdict."""
+        return sum(reached == (self.verdict == "public") for _, reached in self.results)
 
 
 class AddressTests:
@@ -66,13 +74,20 @@ class AddressTests:
             known.due = min(known.due, now + FIRST_SECONDS)
             known.silent = 0
 
-    def due(self, now: float) -> list[Multiaddr]:
-        """Return the addresses to test now."""
-        return [addr for addr, known in self._addrs.items() if known.due <= now]
+    def due(self, now: float, servers: int) -> list[Multiaddr]:
+        """Return the addresses to test now.
 
-    def next_due(self) -> float | None:
-        """Return when the next test is due."""
-        return min((known.due for known in self._addrs.values()), default=None)
+        Args:
+            now: Seconds.
+            servers: Groups in which there are servers that can be asked: a verdict that hangs on
+                one of them does not wait long for another's word.
+        """
+        return [
+            addr
+            for addr, known in self._addrs.items()
+            if known.due <= now
+            or (known.agreeing < min(AGREEING, servers) and known.retry_at <= now)
+        ]
 
     def result(
         self, addr: Multiaddr, group: bytes, reached: bool | None, now: float, servers: int
@@ -98,6 +113,7 @@ class AddressTests:
             known.results.remove(entry)
         known.results.append((group, reached))
         known.verdict = self._verdict(known, servers)
+        known.retry_at = now + RETRY_SECONDS
         settled = known.verdict == ("public" if reached else "private")
         known.due = now + (REFRESH_SECONDS if settled else FIRST_SECONDS)
 
@@ -111,6 +127,11 @@ class AddressTests:
         if bad >= needed and bad > good:
             return "private"
         return known.verdict
+
+    def judges(self, addr: Multiaddr) -> set[bytes]:
+        """Return the groups of the servers whose results count for an address."""
+        known = self._addrs.get(addr)
+        return set() if known is None else {group for group, _ in known.results}
 
     def verdict(self, addr: Multiaddr) -> Reachability:
         """Return what is known of one address."""

@@ -57,9 +57,9 @@ class RelayRefused(NetError):
 
 
 WHY = {
-    Status.RESERVATION_REFUSED: "it takes no more reservations",
-    Status.RESOURCE_LIMIT_EXCEEDED: "its limits are reached",
-    Status.PERMISSION_DENIED: "it does not serve us",
+    Status.RESERVATION_REFUSED: "it has no place free",
+    Status.RESOURCE_LIMIT_EXCEEDED: "its circuits, or its bytes of the day, are used up",
+    Status.PERMISSION_DENIED: "it does not serve us: its owner has to name this node a member",
     Status.CONNECTION_FAILED: "it could not reach the peer",
     Status.NO_RESERVATION: "the peer has no place there",
     Status.MALFORMED_MESSAGE: "it did not understand us",
@@ -96,8 +96,10 @@ class RelayClient:
             try:
                 asked = HopMessage(HopType.CONNECT, target)
                 answer = await self._ask(stream, asked)
-            except BaseException:
+            except BaseException as error:
                 stream.reset("no circuit")
+                if isinstance(error, PeerFault):
+                    connection.count(error)
                 raise
         return CircuitStream(stream, limited=answer.limit is not None)
 
@@ -153,12 +155,18 @@ class RelayClient:
             if message.type is not StopType.CONNECT or message.peer is None:
                 raise PeerFault("relay", "no CONNECT")
             if connection.peer_id not in self.places or connection.path is Path.RELAYED:
+                # Counted, but no fault: a relay may not know yet that we have left our place.
+                self._host.faults["relay-unasked"] += 1
                 refusal = StopMessage(StopType.STATUS, status=Status.PERMISSION_DENIED)
                 await send_message(stream, refusal.encode())
                 return
             await send_message(stream, StopMessage(StopType.STATUS, status=Status.OK).encode())
         circuit = CircuitStream(stream, limited=message.limit is not None)
-        made = await self._host.maker.admit(
-            circuit, message.peer, initiator=False, limited=circuit.limited
-        )
+        try:
+            made = await self._host.maker.admit(
+                circuit, message.peer, initiator=False, limited=circuit.limited
+            )
+        except BaseException:
+            stream.reset("no connection")  # not half of it only: the relay has few circuits
+            raise
         await made.wait_closed()

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, peer_of, relayed_addr
+from ...wire.addresses import Scope, ip_group, peer_of, relayed_addr
 from ...wire.circuit import HOP
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
@@ -76,6 +76,7 @@ class RelayKeeper:
         named: Relays that the owner named, best first; kept whatever the count.
         wanted: Says whether relays of others are wanted now.
         changed: Called when our relayed addresses are others.
+        notice: Told what keeps us from a place at a relay that the owner named.
     """
 
     def __init__(
@@ -83,14 +84,17 @@ class RelayKeeper:
         host: Host,
         client: RelayClient,
         named: Sequence[Multiaddr],
+        *,
         wanted: Callable[[], bool],
         changed: Callable[[], None],
+        notice: Callable[[str], None],
     ) -> None:
         self._host = host
         self._client = client
         self._named = {peer: addr for addr in named if (peer := peer_of(addr)) is not None}
         self._wanted = wanted
         self._changed = changed
+        self._notice = notice
         self._kept: dict[PeerId, _Kept] = {}
         self._refusals: dict[PeerId, _Refusal] = {}
         self._look = trio.Event()
@@ -130,8 +134,11 @@ class RelayKeeper:
             self._host.on_disconnected.remove(self._gone)
 
     def _identified(self, connection: Connection) -> None:
+        kept = self._kept.get(connection.peer_id)
         if connection.speaks(HOP):
             self._look.set()
+        elif kept is not None and kept.connection is connection:
+            self._drop(connection.peer_id)  # it is a relay no longer
 
     def _gone(self, connection: Connection) -> None:
         kept = self._kept.get(connection.peer_id)
@@ -158,13 +165,11 @@ class RelayKeeper:
             for relay in [r for r in self._kept if r not in self._named]:
                 self._drop(relay)
             return
-        for connection in self._choices():
-            if len(self._kept) >= RELAYS:
-                break
-            await self._reserve(connection)
+        while len(self._kept) < RELAYS and (choices := self._choices()):
+            await self._reserve(choices[0])
 
     def _choices(self) -> list[Connection]:
-        """Return relays that may be asked: those known best first, by round trip."""
+        """Return relays that may be asked: new networks first, then by round trip."""
         found = [
             c
             for c in self._host.connections()
@@ -176,7 +181,8 @@ class RelayKeeper:
             and self._may_ask(c.peer_id)
         ]
         unique = {c.peer_id: c for c in found}
-        return sorted(unique.values(), key=lambda c: c.rtt)
+        taken = {ip_group(kept.connection.remote) for kept in self._kept.values()}
+        return sorted(unique.values(), key=lambda c: (ip_group(c.remote) in taken, c.rtt))
 
     def _may_ask(self, relay: PeerId) -> bool:
         refusal = self._refusals.get(relay)
@@ -224,6 +230,8 @@ class RelayKeeper:
         pause = BACKOFF_SECONDS if known is None else min(2 * known.pause, BACKOFF_MOST)
         if relay in self._named:
             pause = min(pause, BACKOFF_SECONDS)
+            if known is None or known.text != text:
+                self._notice(f"no place at {self._named[relay]}: {text}; it is asked again")
         self._refusals[relay] = _Refusal(trio.current_time() + pause, pause, text)
         while len(self._refusals) > MAX_REFUSALS:
             del self._refusals[next(iter(self._refusals))]

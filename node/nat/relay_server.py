@@ -9,7 +9,7 @@ What passes is encrypted between the two ends; a relay only sees who talks with 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 import trio
@@ -59,6 +59,12 @@ MAX_ASKS = 20
 ASKS_SECONDS = 60.0
 """Requests that one peer may make in a minute; more are refused, and counted."""
 
+MAX_ASKS_PER_IP = 80
+"""The same of all peers of one global IP: peer ids cost nothing."""
+
+MAX_ASKERS = 2048
+"""Peers, and IPs, whose requests are counted; the oldest are forgotten first."""
+
 STOP_SECONDS = 30.0
 """For a peer to take a circuit (go)."""
 
@@ -68,6 +74,9 @@ HOP_SECONDS = 10.0
 DAY_SECONDS = 24 * 3600.0
 WINDOW = 1 << 20
 """Receive window of each direction of an own relay's circuit, in bytes."""
+
+MAX_WIDE = 16
+"""Circuits whose windows may grow; with more the unread bytes of all would not fit in memory."""
 
 
 @immutable
@@ -118,7 +127,7 @@ class RelayServer:
         self._places: dict[PeerId, _Place] = {}
         self._circuits: Counter[PeerId] = Counter()
         self._running: set[Splice] = set()
-        self._asks: dict[PeerId, _Asks] = {}
+        self._asks: OrderedDict[bytes, _Asks] = OrderedDict()
         self._refused: Counter[str] = Counter()
         self._bytes = 0
         self._day = self._now()
@@ -157,14 +166,17 @@ class RelayServer:
             data = await read_message(stream, MAX_MESSAGE)
         try:
             message = HopMessage.decode(data)
-        except PeerFault:
+        except PeerFault as fault:
+            stream.connection.count(fault)
             await self._answer(stream, Status.MALFORMED_MESSAGE)
-            raise
+            return
         peer = stream.connection.peer_id
         if stream.connection.path is Path.RELAYED:
             await self._refuse(stream, Status.PERMISSION_DENIED, "over-a-relay")
-        elif not self._may_ask(peer):
-            await self._refuse(stream, Status.RESOURCE_LIMIT_EXCEEDED, "asks-too-often")
+        elif not self._may_ask(stream.connection):
+            reserves = message.type is HopType.RESERVE
+            status = Status.RESERVATION_REFUSED if reserves else Status.RESOURCE_LIMIT_EXCEEDED
+            await self._refuse(stream, status, "asks-too-often")
         elif message.type is HopType.RESERVE:
             await self._reserve(stream, peer)
         elif message.type is HopType.CONNECT and message.peer is not None:
@@ -172,14 +184,22 @@ class RelayServer:
         else:
             await self._refuse(stream, Status.UNEXPECTED_MESSAGE, "unexpected")
 
-    def _may_ask(self, peer: PeerId) -> bool:
-        """Count a request; at most so many of a peer in a minute."""
-        now = trio.current_time()
-        for old in [p for p, a in self._asks.items() if now >= a.since + ASKS_SECONDS]:
-            del self._asks[old]  # those who are connected: bounded by the connections of a minute
-        asks = self._asks.setdefault(peer, _Asks(now))
+    def _may_ask(self, connection: Connection) -> bool:
+        """Count a request; at most so many of a peer, and of an IP, in a minute."""
+        ip = global_ip(connection.remote)
+        of_peer = self._asked(connection.peer_id.raw) <= MAX_ASKS
+        return of_peer and (ip is None or self._asked(ip) <= MAX_ASKS_PER_IP)
+
+    def _asked(self, who: bytes) -> int:
+        """Count a request; return how many there were in this minute of theirs."""
+        now, known = trio.current_time(), self._asks
+        while known and now >= next(iter(known.values())).since + ASKS_SECONDS:
+            known.popitem(last=False)
+        while len(known) > MAX_ASKERS:
+            known.popitem(last=False)
+        asks = known.setdefault(who, _Asks(now))
         asks.count += 1
-        return asks.count <= MAX_ASKS
+        return asks.count
 
     # Places
 
@@ -215,6 +235,8 @@ class RelayServer:
         places = self._places.values()
         if len(places) >= MAX_PLACES:
             return False
+        if self.policy.members is not None:
+            return True  # they are known by name
         if ip is not None and sum(p.ip == ip for p in places) >= MAX_PLACES_PER_IP:
             return False
         return group is None or sum(p.group == group for p in places) < MAX_PLACES_PER_GROUP
@@ -242,8 +264,10 @@ class RelayServer:
         if connection is None or connection.path is Path.RELAYED:
             await self._refuse(stream, Status.NO_RESERVATION, "no-place")
             return
-        for peer in (source, target):
-            self._circuits[peer] += 1
+        ends = (stream.connection, connection)
+        for end in ends:
+            self._circuits[end.peer_id] += 1
+            end.fetching += 1  # it is kept, and may have as much unread as one with a transfer
         try:
             there = await self._stop(connection, source)
             if there is None:
@@ -251,17 +275,18 @@ class RelayServer:
                 return
             await self._pipe(stream, there)
         finally:
-            for peer in (source, target):
-                self._circuits[peer] -= 1
-                if not self._circuits[peer]:
-                    del self._circuits[peer]
+            for end in ends:
+                end.fetching -= 1
+                self._circuits[end.peer_id] -= 1
+                if not self._circuits[end.peer_id]:
+                    del self._circuits[end.peer_id]
 
     def _why_no_circuit(self, source: PeerId, target: PeerId) -> tuple[Status, str] | None:
         if target not in self._places or source == target:
             return Status.NO_RESERVATION, "no-place"
         if self.left_today == 0:
             return Status.RESOURCE_LIMIT_EXCEEDED, "quota"
-        if len(self._running) >= MAX_CIRCUITS:
+        if self._circuits.total() >= 2 * MAX_CIRCUITS:  # each counts at both its ends
             return Status.RESOURCE_LIMIT_EXCEEDED, "circuits-full"
         if max(self._circuits[source], self._circuits[target]) >= MAX_CIRCUITS_PER_PEER:
             return Status.RESOURCE_LIMIT_EXCEEDED, "circuits-of-peer"
@@ -297,7 +322,7 @@ class RelayServer:
         try:
             answer = HopMessage(HopType.STATUS, limit=limit, status=Status.OK)
             await send_message(here, answer.encode())
-            if limit is None:
+            if limit is None and len(self._running) <= MAX_WIDE:
                 here.grow_window(WINDOW)
                 there.grow_window(WINDOW)
             await splice.run()
@@ -314,6 +339,7 @@ class RelayServer:
         """Count bytes; return whether they are within the quota."""
         left = self.left_today
         if left is not None and count > left:
+            self._today += left  # what is too little for a message is nothing
             self._refused["quota"] += 1
             return False
         self._bytes += count

@@ -18,6 +18,9 @@ AHEAD_LIMITED = 32 * 1024
 """Bytes that may wait to be sent in each direction; a sender beyond that waits in turn, as its
 window is not opened."""
 
+NO_END = 1 << 63
+"""Bytes that no circuit carries."""
+
 IDLE_SECONDS = 600.0
 """A circuit on which nothing passes in either direction for so long ends; connections ping more
 often."""
@@ -66,14 +69,13 @@ class Splice:
                 nursery.cancel_scope.cancel()
 
     async def _forward(self, source: Stream, target: Stream) -> None:
-        left = self._limit.bytes_each_way
+        left = self._limit.bytes_each_way or NO_END
         try:
-            while data := await source.receive_some(READ_BYTES):
-                if left is not None:
-                    left -= len(data)
-                    if left < 0:
-                        self.cut("the limit is reached")
-                        return
+            while data := await source.receive_some(min(left or 1, READ_BYTES)):
+                if left == 0:
+                    self.cut("the limit is reached")
+                    return
+                left -= len(data)
                 if not self._forwarded(len(data)):
                     self.cut("the quota is used up")
                     return

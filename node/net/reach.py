@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import peer_of, without_peer
+from ...wire.addresses import is_relayed, peer_of, without_peer
 from ...wire.ids import PeerId
 from ..environment import Transport
 from .connection import Connection
@@ -74,7 +74,8 @@ class Reach:
     ) -> Connection:
         ours = set(self._ours())
         known = [*given, *await self._resolved(self._peerstore.addrs(peer))]
-        others = (addr for addr in known if addr not in ours)
+        # At one relay both may have a place: then the addresses differ in the peer only.
+        others = (addr for addr in known if addr not in ours or is_relayed(addr))
         wanted = (addr for addr in others if better is None or path_to(addr) < better)
         candidates = ranked(wanted, self._can_dial)
         due: list[tuple[Multiaddr, float]] = []

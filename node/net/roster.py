@@ -11,6 +11,7 @@ from ...wire.ids import PeerId
 from .bounds import Limits, global_ip
 from .connection import Connection
 from .errors import Shunned, TooMany
+from .paths import Path
 
 SPARE_SECONDS = 10.0
 """How long a connection that is not used for new streams may be without streams."""
@@ -56,8 +57,9 @@ class Roster:
         several = self._by_peer.get(connection.peer_id, [])
         if connection in several:
             several.remove(connection)
-            self._past_bytes[0] += connection.bytes_in
-            self._past_bytes[1] += connection.bytes_out
+            if connection.path is not Path.RELAYED:
+                self._past_bytes[0] += connection.bytes_in
+                self._past_bytes[1] += connection.bytes_out
         if not several:
             self._by_peer.pop(connection.peer_id, None)
 
@@ -109,10 +111,10 @@ class Roster:
 
     @property
     def bytes_in(self) -> int:
-        """Bytes received over all connections ever."""
-        return self._past_bytes[0] + sum(c.bytes_in for c in self)
+        """Bytes received over all connections ever; a relayed one's came over its relay's."""
+        return self._past_bytes[0] + sum(c.bytes_in for c in self if c.path is not Path.RELAYED)
 
     @property
     def bytes_out(self) -> int:
         """Bytes sent over all connections ever."""
-        return self._past_bytes[1] + sum(c.bytes_out for c in self)
+        return self._past_bytes[1] + sum(c.bytes_out for c in self if c.path is not Path.RELAYED)

@@ -1,9 +1,9 @@
-"""Hosts in a simulated internet, some of them behind firewalls that let nothing in."""
+"""Hosts in a simulated internet, some of them behind firewalls or routers."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from shoal.node.net.errors import NetError
 from shoal.node.net.host import Host
 from shoal.node.net.stream import Stream
 from shoal.simulations.link import Link
+from shoal.simulations.nat_box import NatBox
 from shoal.simulations.world import World
 from shoal.wire.addresses import parse_multiaddr, with_peer
 from shoal.wire.keys import PrivateKey
@@ -55,11 +56,21 @@ MakePeer = Callable[..., Awaitable[Peer]]
 
 @pytest.fixture
 async def make_peer(world: World) -> MakePeer:
-    """Start a host at a place of its own, on port 4001; `open` = others can dial it."""
+    """Start a host at a place of its own, on port 4001.
+
+    `reachable`: others can dial it, there is no firewall; `behind`: its router.
+    """
     world.network.default = Link(latency=0.03)
 
-    async def make(name: str, *, reachable: bool = True, **settings: Any) -> Peer:
-        environment = world.environment(name)
+    async def make(
+        name: str,
+        *,
+        reachable: bool = True,
+        behind: NatBox | None = None,
+        ips: Sequence[str] = (),
+        **settings: Any,
+    ) -> Peer:
+        environment = world.environment(name, ips, behind=behind)
         world.network.places[name].reachable = reachable
         host = Host(environment, key_of(name))
         host.handle(ECHO, echo)
@@ -74,6 +85,36 @@ async def make_peer(world: World) -> MakePeer:
         return Peer(host, nat, changes)
 
     return make
+
+
+MakeHost = Callable[..., Awaitable[Host]]
+
+
+@pytest.fixture
+async def make_host(world: World) -> MakeHost:
+    """Start a host that does nothing to be reached: what it says, a test says."""
+
+    async def make(name: str, ips: Sequence[str] = ()) -> Host:
+        host = Host(world.environment(name, ips), key_of(name))
+        host.handle(ECHO, echo)
+        await world.nursery.start(host.run, [parse_multiaddr(f"/ip4/0.0.0.0/tcp/{PORT}")])
+        return host
+
+    return make
+
+
+async def publics(make_peer: MakePeer, count: int = 4) -> list[Peer]:
+    """Start hosts that can be reached; all know the first."""
+    peers = [await make_peer(f"public{number}") for number in range(count)]
+    for peer in peers[1:]:
+        await peer.host.dial(peers[0].addr)
+    return peers
+
+
+async def join(peer: Peer, others: Sequence[Peer]) -> None:
+    """Connect with all of these."""
+    for other in others:
+        await peer.host.dial(other.addr)
 
 
 async def until(condition: Callable[[], object], seconds: float = 300.0) -> None:

@@ -11,19 +11,7 @@ from shoal.node.net.paths import Path
 from shoal.simulations.world import World
 from shoal.wire.addresses import is_relayed, relayed_addr
 
-from .conftest import MakePeer, Peer, echoed, until
-
-
-async def publics(make_peer: MakePeer, count: int = 4) -> list[Peer]:
-    peers = [await make_peer(f"public{number}") for number in range(count)]
-    for peer in peers[1:]:
-        await peer.host.dial(peers[0].addr)
-    return peers
-
-
-async def join(peer: Peer, others: list[Peer]) -> None:
-    for other in others:
-        await peer.host.dial(other.addr)
+from .conftest import MakePeer, Peer, echoed, join, publics, until
 
 
 async def test_a_host_that_can_be_reached_knows_it_and_becomes_a_relay_for_meeting(
