@@ -3,6 +3,10 @@
 Who received the relayed connection begins: first it dials the other directly, if that shows public
 addresses; else both dial each other at one moment, from the ports that they listen on, so that each
 NAT takes the other's packets for answers. The relayed connection stays until streams have left it.
+
+A dial that came to nothing leaves a trace in a NAT for minutes, and where the NAT watches sequence
+numbers no connection between the same two ports gets past that. So what follows the first attempt
+uses a fresh port, if our NAT keeps port numbers, and tells that one.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Final
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, is_relayed, scope_of
+from ...wire.addresses import Scope, host_port, is_relayed, scope_of, tcp_addr
 from ...wire.dcutr import ATTEMPTS, MAX_MESSAGE, PROTOCOL, Dial, Invited, Inviter
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
@@ -34,8 +38,9 @@ STREAM_SECONDS: Final = 60.0
 DIRECT_SECONDS: Final = 5.0
 """For dialling the other directly before anything is punched."""
 
-DIAL_SECONDS: Final = 8.0
-"""For the dials of one attempt (go: 10 s): the kernel sends SYN at 0, 1, 3 and 7 s."""
+DIAL_SECONDS: Final = 4.0
+"""For the dials of one attempt (go: 10 s): the kernel sends SYN at 0, 1 and 3 s, and what does not
+get through then needs another port rather than more patience."""
 
 MAX_DIALS: Final = 4
 """Addresses dialled in one attempt: a peer must not make us knock at many doors."""
@@ -44,6 +49,15 @@ AGAIN_SECONDS: Final = 120.0
 """Until it is tried again while the connection stays relayed; doubles up to `AGAIN_MOST`."""
 
 AGAIN_MOST: Final = 1800.0
+
+AGAIN_WANTED: Final = 10.0
+"""The same when content begins to flow over the relayed connection."""
+
+FRESH_PORTS: Final = (49152, 65535)
+"""Where fresh ports are taken from: the range for that (RFC 6335)."""
+
+MAX_COUNTED: Final = 512
+"""Connections whose attempts are counted."""
 
 MAX_OUTCOMES: Final = 256
 """Peers whose last outcome is remembered."""
@@ -77,6 +91,9 @@ class Puncher:
         self._addrs = addrs
         self._nursery: trio.Nursery | None = None
         self._limit = trio.CapacityLimiter(MAX_AT_ONCE)
+        self._chance = host.environment.random.stream("punching")
+        self._wanted: dict[Connection, trio.Event] = {}
+        self._invitations: OrderedDict[Connection, int] = OrderedDict()
         self.outcomes: OrderedDict[PeerId, Outcome] = OrderedDict()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -85,12 +102,14 @@ class Puncher:
             self._nursery = nursery
             self._host.handle(PROTOCOL, self._invited, max_inbound=2)
             self._host.on_identified.append(self._identified)
+            self._host.on_carrying.append(self._carries)
             task_status.started()
             try:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
                 self._host.on_identified.remove(self._identified)
+                self._host.on_carrying.remove(self._carries)
                 self._host.unhandle(PROTOCOL)
 
     def _identified(self, connection: Connection) -> None:
@@ -99,11 +118,38 @@ class Puncher:
             connection.upgrading = True
             self._nursery.start_soon(self._upgrade, connection)
 
+    def _carries(self, connection: Connection) -> None:
+        """Try again soon: content flows over a relayed connection."""
+        wanted = self._wanted.get(connection)
+        if wanted is not None:
+            wanted.set()
+
+    def _ports(self, attempt: int) -> tuple[list[Multiaddr], dict[bool, int]]:
+        """Return the addresses to tell in an attempt, and the ports to dial from.
+
+        The ports are by IP version (True: 6). The first attempt of each round uses the listening
+        port. A NAT that shows that under its own number is taken to do the same with another.
+        """
+        told = list(self._addrs())
+        ports: dict[bool, int] = {}
+        for at, addr in enumerate(told):
+            pair = host_port(addr)
+            own = self._host.maker.listening_port(addr)
+            if pair is None or own is None:
+                continue
+            version = ":" in pair[0]
+            port = ports.setdefault(version, own)
+            if attempt % ATTEMPTS != 1 and pair[1] == own:
+                if port == own:
+                    port = ports[version] = self._chance.randint(*FRESH_PORTS)
+                told[at] = tcp_addr(pair[0], port)
+        return told, ports
+
     # The side that was reached over a relay
 
     async def _upgrade(self, connection: Connection) -> None:
         """Try to do without the relay, as long as the connection lives."""
-        pause = AGAIN_SECONDS
+        self._wanted[connection] = trio.Event()
         async with trio.open_nursery() as nursery:
 
             async def until_closed() -> None:
@@ -111,15 +157,26 @@ class Puncher:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(until_closed)
-            while True:
-                async with self._limit:
-                    outcome = await self._try(connection)
-                self._remember(connection.peer_id, outcome)
-                if outcome.path is not None:
-                    break
-                await trio.sleep(pause)
-                pause = min(2 * pause, AGAIN_MOST)
+            try:
+                await self._try_again_and_again(connection)
+            finally:
+                del self._wanted[connection]
             nursery.cancel_scope.cancel()
+
+    async def _try_again_and_again(self, connection: Connection) -> None:
+        pause, attempts = AGAIN_SECONDS, 0
+        while True:
+            async with self._limit:
+                outcome = await self._try(connection, attempts)
+            self._remember(connection.peer_id, outcome)
+            if outcome.path is not None:
+                return
+            attempts += outcome.attempts
+            await trio.sleep(AGAIN_WANTED)
+            with trio.move_on_after(pause - AGAIN_WANTED):
+                await self._wanted[connection].wait()
+            self._wanted[connection] = trio.Event()
+            pause = min(2 * pause, AGAIN_MOST)
 
     def _remember(self, peer: PeerId, outcome: Outcome) -> None:
         self.outcomes.pop(peer, None)
@@ -132,7 +189,8 @@ class Puncher:
         better = connection is not None and connection.path < Path.RELAYED
         return connection if better else None
 
-    async def _try(self, connection: Connection) -> Outcome:
+    async def _try(self, connection: Connection, before: int) -> Outcome:
+        """Make some attempts, after those that were made before."""
         peer = connection.peer_id
         direct = await self._directly(peer)
         if direct is not None:
@@ -142,7 +200,7 @@ class Puncher:
         why = "nothing was tried"
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                why = await self._invite(connection)
+                why = await self._invite(connection, before + attempt)
             except PeerFault as fault:
                 connection.count(fault)
                 why = str(fault)
@@ -163,9 +221,10 @@ class Puncher:
                     await self._host.connect(peer, better=Path.RELAYED)
         return self._better(peer)
 
-    async def _invite(self, connection: Connection) -> str:
+    async def _invite(self, connection: Connection, attempt: int) -> str:
         """Make one attempt; return why it failed, if it did."""
-        inviter = Inviter(self._addrs())
+        told, ports = self._ports(attempt)
+        inviter = Inviter(told)
         with trio.fail_after(STREAM_SECONDS):
             async with await connection.open_stream([PROTOCOL]) as stream:
                 await send_message(stream, inviter.start(trio.current_time()))
@@ -176,7 +235,7 @@ class Puncher:
                 with self._host.maker.expecting(dial.addrs, connection.peer_id, initiator=False):
                     await send_message(stream, sync)
                     await trio.sleep_until(dial.at)
-                    return await self._dial(dial, connection.peer_id)
+                    return await self._dial(dial, connection.peer_id, ports)
 
     # The side that dialled over a relay
 
@@ -184,7 +243,8 @@ class Puncher:
         connection = stream.connection
         if connection.path is not Path.RELAYED or connection.direction != "out":
             raise PeerFault("punch-order", "not over a connection that we made by a relay")
-        invited = Invited(self._addrs())
+        told, ports = self._ports(self._count(connection))
+        invited = Invited(told)
         with trio.fail_after(STREAM_SECONDS):
             first = invited.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
             assert isinstance(first, bytes)
@@ -194,22 +254,32 @@ class Puncher:
                 sync = await read_message(stream, MAX_MESSAGE)
                 dial = invited.receive(sync, trio.current_time())
                 assert isinstance(dial, Dial)
-                why = await self._dial(dial, connection.peer_id)
+                why = await self._dial(dial, connection.peer_id, ports)
         made = self._better(connection.peer_id)
         outcome = Outcome(made.path if made is not None else None, 1, why)
         self._remember(connection.peer_id, outcome)
 
+    def _count(self, connection: Connection) -> int:
+        """Return which invitation over this connection it is."""
+        count = self._invitations.pop(connection, 0) + 1
+        self._invitations[connection] = count
+        while len(self._invitations) > MAX_COUNTED:
+            self._invitations.popitem(last=False)
+        return count
+
     # Both
 
-    async def _dial(self, dial: Dial, peer: PeerId) -> str:
-        """Dial all addresses at once from our listening port; return why none worked."""
+    async def _dial(self, dial: Dial, peer: PeerId, ports: dict[bool, int]) -> str:
+        """Dial all addresses at once from these ports; return why none worked."""
         why = ["no address can be dialled"]
         host = self._host
 
         async def one(addr: Multiaddr) -> None:
-            port = host.maker.listening_port(addr)
-            if port is None:
+            pair = host_port(addr)
+            own = host.maker.listening_port(addr)
+            if pair is None or own is None:
                 return
+            port = ports.get(":" in pair[0], own)
             try:
                 host.dials.begin(addr)
                 success = False
