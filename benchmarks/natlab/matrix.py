@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 from natlab.lab import Lab, Machine
 from natlab.theory import DIRECT, KINDS, MAPPED, Kind, expected
-from natlab.town import Host, NotInTime, Town, can_be_found, get, share, until, write_file
+from natlab.town import GetFailed, Host, NotInTime, Town, can_be_found, get, share, until, write_file
 
 from shoal.node.events import Peer
 
@@ -20,6 +20,9 @@ FILE_BYTES = 64 << 20
 SHARER_RATE = "16MB"
 """A second, of each sharer: a file takes 4 s, so that a transfer which begins over a relay is still
 under way when a hole has been punched."""
+
+WATCH_SECONDS = 0.5
+"""Between two looks at the path of a running transfer."""
 
 SETTLE_SECONDS = 30.0
 """For the path that theory expects to be there when the file already is."""
@@ -93,21 +96,28 @@ class Matrix:
         """Start all nodes, and wait until each knows how it can be reached."""
         town = self.town
         await town.populate()
-        jobs: list[Callable[[], Host]] = []
-        for kind in self.kinds:
-            one = build(town.lab, kind, f"get-{kind.name}")
-            other = build(town.lab, kind, f"share-{kind.name}")
-            jobs.append(partial(town.start, one, kind.name, *town.join))
-            via = town.via(other)
-            limit = (f"SHOAL_UP_LIMIT={SHARER_RATE}",)
-            jobs.append(partial(town.start, other, kind.name, *town.join, *via, env=limit))
-        await town.starts(*jobs)
-        for host in town.hosts:
-            side, _, name = host.name.partition("-")
-            if side in ("get", "share"):
-                (self.getters if side == "get" else self.sharers)[name] = host
-        for host in [*self.getters.values(), *self.sharers.values()]:
-            await until(f"{host.name} knows how it can be reached", partial(can_be_found, host))
+        assert town.relay is not None
+        limit = (f"SHOAL_UP_LIMIT={SHARER_RATE}",)
+        await self._start_side(self.sharers, "share", town.relay.peer_id, limit)
+        # Only now: who meets before it knows how it can be reached meets in another way.
+        await self._start_side(self.getters, "get", None, ())
+
+    async def _start_side(
+        self, side: dict[str, Host], word: str, relay: str | None, env: tuple[str, ...]
+    ) -> None:
+        """Start one machine of each kind, with a place at a relay if one is named."""
+        town = self.town
+
+        machines = {kind: build(town.lab, kind, f"{word}-{kind.name}") for kind in self.kinds}
+
+        def start(kind: Kind, machine: Machine) -> None:
+            via = town.via(machine) if relay is not None else []
+            side[kind.name] = town.start(machine, kind.name, *town.join, *via, env=env)
+
+        await town.starts(*(partial(start, *pair) for pair in machines.items()))
+        for host in side.values():
+            what = f"{host.name} knows how it can be reached, and has a place where it needs one"
+            await until(what, partial(can_be_found, host, relay))
 
     async def rounds(self, pairs: Iterable[tuple[Kind, Kind]]) -> None:
         """Run the pairs, each machine in one transfer at a time."""
@@ -136,8 +146,14 @@ class Matrix:
         began = time.monotonic()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, target, source, seen)
-            got = await get(target, cid, to, town=self.town)
-            nursery.cancel_scope.cancel()
+            try:
+                got = await get(target, cid, to, town=self.town)
+            except GetFailed as error:
+                print(f"{target.name} gets from {source.name}: {error}", flush=True)
+                await self._tell_why(target, source)
+                return Outcome(getter, sharer, False, "none", "", 0, time.monotonic() - began)
+            finally:
+                nursery.cancel_scope.cancel()
         seconds = time.monotonic() - began
         wanted = expected(getter, sharer)[0]
         path = await self._path(target, source)
@@ -162,6 +178,13 @@ class Matrix:
             seconds,
         )
 
+    async def _tell_why(self, *hosts: Host) -> None:
+        """Print what the nodes know of how they are reached."""
+        for host in hosts:
+            print(f"  {host.name}: {(await host.status()).addrs}")
+            for rung in await host.ask(lambda client: client.doctor(1)):
+                print(f"    {rung.name}: {rung.text}", flush=True)
+
     async def _path(self, getter: Host, sharer: Host) -> str:
         rows = await getter.connections(sharer.peer_id)
         return word_of(rows[0], getter, sharer) if rows else "none"
@@ -171,7 +194,7 @@ class Matrix:
             path = await self._path(getter, sharer)
             if path != "none" and (not seen or seen[-1] != path):
                 seen.append(path)
-            await trio.sleep(0.1)
+            await trio.sleep(WATCH_SECONDS)
 
 
 def all_pairs(kinds: Sequence[Kind] = KINDS) -> list[tuple[Kind, Kind]]:

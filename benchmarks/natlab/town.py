@@ -38,6 +38,10 @@ class NotInTime(AssertionError):
     """A state that was waited for did not come."""
 
 
+class GetFailed(AssertionError):
+    """A `get` ended without its file."""
+
+
 @dataclass
 class Host:
     """A machine with a node."""
@@ -96,7 +100,7 @@ class Town:
         self.hosts.append(host)
         return host
 
-    async def starts(self, *jobs: Callable[[], Host]) -> None:
+    async def starts(self, *jobs: Callable[[], object]) -> None:
         """Start several nodes at once."""
         async with trio.open_nursery() as nursery:
             for job in jobs:
@@ -108,7 +112,7 @@ class Town:
         first = await trio.to_thread.run_sync(partial(self.start, machines[0], "public"))
         self.join = ["--bootstrap", first.address]
         self.join += ["--bootstrap", _v6_address(first)]
-        jobs: list[Callable[[], Host]] = [
+        jobs: list[Callable[[], object]] = [
             partial(self.start, machine, "public", *self.join) for machine in machines[1:]
         ]
         jobs += [
@@ -156,12 +160,12 @@ async def until(
     raise NotInTime(f"not within {seconds:.0f} s: {what}")
 
 
-async def can_be_found(host: Host) -> bool:
-    """Return whether a node knows how it can be reached, and has told where."""
+async def can_be_found(host: Host, relay: str | None = None) -> bool:
+    """Return whether a node knows how it can be reached, and has a place (at this relay)."""
     status = await host.status()
-    if status.reachability == "unknown":
-        return False
-    return status.reachability == "public" or bool(status.relays)
+    if status.reachability != "private":
+        return status.reachability == "public"
+    return bool(status.relays) if relay is None else relay in status.relays
 
 
 def write_file(path: Path, size: int) -> str:
@@ -217,5 +221,6 @@ def _get(host: Host, cid: str, to: Path, words: tuple[str, ...], town: Town) -> 
     finally:
         process.finish(stop=True)
     last = events[-1] if events else {"event": "nothing"}
-    assert last["event"] == "complete", (host.name, last, events[-3:], log.read_text())
+    if last["event"] != "complete":
+        raise GetFailed(f"{last.get('message', last)} {log.read_text()}")
     return Got(last, events, sha256(to))

@@ -218,7 +218,8 @@ class Puncher:
         if self._better(peer) is None and any(map(_is_public, addrs)):
             with trio.move_on_after(DIRECT_SECONDS):
                 with suppress(NetError, PeerFault):  # then a hole has to be punched
-                    await self._host.connect(peer, better=Path.RELAYED)
+                    # It has just said that it is there: what was tried before does not count.
+                    await self._host.connect(peer, force=True, better=Path.RELAYED)
         return self._better(peer)
 
     async def _invite(self, connection: Connection, attempt: int) -> str:
