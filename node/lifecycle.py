@@ -356,17 +356,14 @@ class Lifecycle:
         """
         if isinstance(hint, Multiaddr):
             return await self.host.dial(hint)
-        connection = self.host.connection(hint)
-        if connection is not None:
-            return connection
         try:
-            return await self.host.connect(hint)
+            return await self.host.connect(hint, carrying=True)
         except NetError:
             found = await self.dht.look_for_peer(hint)
         if not found.addrs:
             why = f"no address of it was found ({found.asked} nodes asked)"
             raise Unreachable(str(hint), [("DHT", why)])
-        return await self.host.connect(hint, found.addrs, force=True)
+        return await self.host.connect(hint, found.addrs, force=True, carrying=True)
 
     def keep_in_touch(self, hint: PeerHint) -> None:
         """Stay connected with a peer, so that it can fetch from us over this connection."""

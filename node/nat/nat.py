@@ -314,7 +314,7 @@ class Nat:
     def _follow(self) -> None:
         """Draw the consequences of what is known; tell if anything is new."""
         host, verdict = self._host, self.tests.verdict
-        confirmed = [a for a in self.observations.confirmed() if verdict(a) != "private"]
+        confirmed = [a for a in self.observations.confirmed() if self._counts_untested(a)]
         direct = [*self.settings.announce, *self.mapped, *self.tests.reachable(), *confirmed]
         public = self.reachability == "public"
         relayed = self.keeper.addrs()
@@ -335,6 +335,15 @@ class Nat:
                 if addrs != before[0]:
                     host.addrs_changed()
                 self._tell_changed()
+
+    def _counts_untested(self, addr: Multiaddr) -> bool:
+        """Whether an address at which we are only seen is told: nobody is there to test it.
+
+        Else others would dial it in vain, and what that leaves behind in NATs hinders punching.
+        """
+        if self.tests.verdict(addr) == "private" or self.whole.verdict == "private":
+            return False
+        return not self._servers(DIAL_REQUEST) or self.tests.given_up(addr)
 
     def _serve_as_relay(self, public: bool) -> None:
         mode = self.settings.relay

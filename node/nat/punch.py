@@ -3,6 +3,10 @@
 Who received the relayed connection begins: first it dials the other directly, if that shows public
 addresses; else both dial each other at one moment, from the ports that they listen on, so that each
 NAT takes the other's packets for answers. The relayed connection stays until streams have left it.
+
+A dial that came to nothing leaves a trace in a NAT for minutes, and where the NAT watches sequence
+numbers no connection between the same two ports gets past that. So what follows the first attempt
+uses a fresh port, if our NAT keeps port numbers, and tells that one.
 """
 
 from __future__ import annotations
@@ -11,12 +15,13 @@ import errno
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, is_relayed, scope_of
+from ...wire.addresses import Scope, host_port, is_relayed, scope_of, tcp_addr
 from ...wire.dcutr import ATTEMPTS, MAX_MESSAGE, PROTOCOL, Dial, Invited, Inviter
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
@@ -34,8 +39,9 @@ STREAM_SECONDS: Final = 60.0
 DIRECT_SECONDS: Final = 5.0
 """For dialling the other directly before anything is punched."""
 
-DIAL_SECONDS: Final = 8.0
-"""For the dials of one attempt (go: 10 s): the kernel sends SYN at 0, 1, 3 and 7 s."""
+DIAL_SECONDS: Final = 4.0
+"""For the dials of one attempt (go: 10 s): the kernel sends SYN at 0, 1 and 3 s, and what does not
+get through then needs another port rather than more patience."""
 
 MAX_DIALS: Final = 4
 """Addresses dialled in one attempt: a peer must not make us knock at many doors."""
@@ -44,6 +50,12 @@ AGAIN_SECONDS: Final = 120.0
 """Until it is tried again while the connection stays relayed; doubles up to `AGAIN_MOST`."""
 
 AGAIN_MOST: Final = 1800.0
+
+AGAIN_WANTED: Final = 10.0
+"""The same when content begins to flow over the relayed connection."""
+
+FRESH_PORTS: Final = (49152, 65535)
+"""Where fresh ports are taken from: the range for that (RFC 6335)."""
 
 MAX_OUTCOMES: Final = 256
 """Peers whose last outcome is remembered."""
@@ -54,7 +66,7 @@ MAX_AT_ONCE: Final = 8
 SYNC_SECONDS: Final = 15.0
 """For the inviter to say that it is time: as long as that its addresses are expected."""
 
-MAX_INVITATIONS: Final = 2 * ATTEMPTS
+MAX_INVITATIONS: Final = 4 * ATTEMPTS
 INVITATIONS_SECONDS: Final = AGAIN_SECONDS / 2
 """Invitations of one connection that are taken within so many seconds."""
 
@@ -76,6 +88,26 @@ class Outcome:
     text: str
 
 
+@dataclass(slots=True)
+class _Invitations:
+    """Those that came over one connection."""
+
+    count: int = 0
+    lately: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_INVITATIONS))
+
+    def another(self, now: float) -> int:
+        """Count one more; return which one it is.
+
+        Raises:
+            PeerFault: There were too many lately.
+        """
+        if len(self.lately) == MAX_INVITATIONS and self.lately[0] > now - INVITATIONS_SECONDS:
+            raise PeerFault("punch-too-often")
+        self.lately.append(now)
+        self.count += 1
+        return self.count
+
+
 class Puncher:
     """See the top of the file.
 
@@ -89,7 +121,9 @@ class Puncher:
         self._addrs = addrs
         self._nursery: trio.Nursery | None = None
         self._limit = trio.CapacityLimiter(MAX_AT_ONCE)
-        self._invitations: dict[Connection, deque[float]] = {}
+        self._chance = host.environment.random.stream("punching")
+        self._wanted: dict[Connection, trio.Event] = {}
+        self._invitations: dict[Connection, _Invitations] = {}
         self._doors: deque[float] = deque(maxlen=MAX_DOORS)
         self.outcomes: OrderedDict[PeerId, Outcome] = OrderedDict()
 
@@ -100,6 +134,7 @@ class Puncher:
             self._host.handle(PROTOCOL, self._invited, max_inbound=2)
             self._host.on_identified.append(self._identified)
             self._host.on_disconnected.append(self._gone)
+            self._host.on_carrying.append(self._carries)
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -107,6 +142,7 @@ class Puncher:
                 self._nursery = None
                 self._host.on_identified.remove(self._identified)
                 self._host.on_disconnected.remove(self._gone)
+                self._host.on_carrying.remove(self._carries)
                 self._host.unhandle(PROTOCOL)
 
     def _identified(self, connection: Connection) -> None:
@@ -118,11 +154,38 @@ class Puncher:
     def _gone(self, connection: Connection) -> None:
         self._invitations.pop(connection, None)
 
+    def _carries(self, connection: Connection) -> None:
+        """Try again soon: content flows over a relayed connection."""
+        wanted = self._wanted.get(connection)
+        if wanted is not None:
+            wanted.set()
+
+    def _ports(self, attempt: int) -> tuple[list[Multiaddr], dict[bool, int]]:
+        """Return the addresses to tell in an attempt, and the ports to dial from.
+
+        The ports are by IP version (True: 6). The first attempt of each round uses the listening
+        port. A NAT that shows that under its own number is taken to do the same with another.
+        """
+        told = list(self._addrs())
+        ports: dict[bool, int] = {}
+        for at, addr in enumerate(told):
+            pair = host_port(addr)
+            own = self._host.maker.listening_port(addr)
+            if pair is None or own is None:
+                continue
+            version = ":" in pair[0]
+            port = ports.setdefault(version, own)
+            if attempt % ATTEMPTS != 1 and pair[1] == own:
+                if port == own:
+                    port = ports[version] = self._chance.randint(*FRESH_PORTS)
+                told[at] = tcp_addr(pair[0], port)
+        return told, ports
+
     # The side that was reached over a relay
 
     async def _upgrade(self, connection: Connection) -> None:
         """Try to do without the relay, as long as the connection lives."""
-        pause = AGAIN_SECONDS
+        self._wanted[connection] = trio.Event()
         async with trio.open_nursery() as nursery:
 
             async def until_closed() -> None:
@@ -130,17 +193,29 @@ class Puncher:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(until_closed)
-            while True:
-                async with self._limit:
-                    outcome = await self._try(connection)
-                self._remember(connection.peer_id, outcome)
-                better = self._better(connection.peer_id)
-                if better is not None:
-                    await better.wait_closed()  # and then it is wanted again
-                    pause = AGAIN_SECONDS
-                    continue
-                await trio.sleep(pause)
-                pause = min(2 * pause, AGAIN_MOST)
+            try:
+                await self._try_again_and_again(connection)
+            finally:
+                del self._wanted[connection]
+            nursery.cancel_scope.cancel()
+
+    async def _try_again_and_again(self, connection: Connection) -> None:
+        pause, attempts = AGAIN_SECONDS, 0
+        while True:
+            async with self._limit:
+                outcome = await self._try(connection, attempts)
+            self._remember(connection.peer_id, outcome)
+            better = self._better(connection.peer_id)
+            if better is not None:
+                await better.wait_closed()  # and then it is wanted again
+                pause, attempts = AGAIN_SECONDS, 0
+                continue
+            attempts += outcome.attempts
+            await trio.sleep(AGAIN_WANTED)
+            with trio.move_on_after(pause - AGAIN_WANTED):
+                await self._wanted[connection].wait()
+            self._wanted[connection] = trio.Event()
+            pause = min(2 * pause, AGAIN_MOST)
 
     def _remember(self, peer: PeerId, outcome: Outcome) -> None:
         self.outcomes.pop(peer, None)
@@ -153,7 +228,8 @@ class Puncher:
         better = connection is not None and connection.path < Path.RELAYED
         return connection if better else None
 
-    async def _try(self, connection: Connection) -> Outcome:
+    async def _try(self, connection: Connection, before: int) -> Outcome:
+        """Make some attempts, after those that were made before."""
         peer = connection.peer_id
         direct = await self._directly(peer)
         if direct is not None:
@@ -164,7 +240,7 @@ class Puncher:
         why = "nothing was tried"
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                why = await self._invite(connection)
+                why = await self._invite(connection, before + attempt)
             except PeerFault as fault:
                 connection.count(fault)
                 why = str(fault)
@@ -182,12 +258,14 @@ class Puncher:
         if self._better(peer) is None and any(map(_is_public, addrs)):
             with trio.move_on_after(DIRECT_SECONDS):
                 with suppress(NetError, PeerFault):  # then a hole has to be punched
-                    await self._host.connect(peer, better=Path.RELAYED)
+                    # It has just said that it is there: what was tried before does not count.
+                    await self._host.connect(peer, force=True, better=Path.RELAYED)
         return self._better(peer)
 
-    async def _invite(self, connection: Connection) -> str:
+    async def _invite(self, connection: Connection, attempt: int) -> str:
         """Make one attempt; return why it failed, if it did."""
-        inviter = Inviter(self._addrs())
+        told, ports = self._ports(attempt)
+        inviter = Inviter(told)
         with trio.fail_after(STREAM_SECONDS):
             async with await connection.open_stream([PROTOCOL]) as stream:
                 await send_message(stream, inviter.start(trio.current_time()))
@@ -198,7 +276,7 @@ class Puncher:
                 with self._host.maker.expecting(dial.addrs, connection.peer_id, initiator=False):
                     await send_message(stream, sync)
                     await trio.sleep_until(dial.at)
-                    return await self._dial(dial, connection.peer_id)
+                    return await self._dial(dial, connection.peer_id, ports)
 
     # The side that dialled over a relay
 
@@ -206,12 +284,9 @@ class Puncher:
         connection = stream.connection
         if connection.path is not Path.RELAYED or connection.direction != "out":
             raise PeerFault("punch-order", "not over a connection that we made by a relay")
-        now = trio.current_time()
-        lately = self._invitations.setdefault(connection, deque(maxlen=MAX_INVITATIONS))
-        if len(lately) == MAX_INVITATIONS and lately[0] > now - INVITATIONS_SECONDS:
-            raise PeerFault("punch-too-often")
-        lately.append(now)
-        invited = Invited(self._addrs())
+        known = self._invitations.setdefault(connection, _Invitations())
+        told, ports = self._ports(known.another(trio.current_time()))
+        invited = Invited(told)
         with trio.fail_after(STREAM_SECONDS):
             first = invited.receive(await read_message(stream, MAX_MESSAGE), trio.current_time())
             assert isinstance(first, bytes)
@@ -222,22 +297,24 @@ class Puncher:
                     sync = await read_message(stream, MAX_MESSAGE)
                 dial = invited.receive(sync, trio.current_time())
                 assert isinstance(dial, Dial)
-                why = await self._dial(dial, connection.peer_id)
+                why = await self._dial(dial, connection.peer_id, ports)
         made = self._better(connection.peer_id)
         outcome = Outcome(made.path if made is not None else None, 1, why)
         self._remember(connection.peer_id, outcome)
 
     # Both
 
-    async def _dial(self, dial: Dial, peer: PeerId) -> str:
-        """Dial all addresses at once from our listening port; return why none worked."""
+    async def _dial(self, dial: Dial, peer: PeerId, ports: dict[bool, int]) -> str:
+        """Dial all addresses at once from these ports; return why none worked."""
         why = ["no address can be dialled"]
         host = self._host
 
         async def one(addr: Multiaddr) -> None:
-            port = host.maker.listening_port(addr)
-            if port is None:
+            pair = host_port(addr)
+            own = host.maker.listening_port(addr)
+            if pair is None or own is None:
                 return
+            port = ports.get(":" in pair[0], own)
             try:
                 self._knock()
                 host.dials.begin(addr)

@@ -138,6 +138,11 @@ class AddressTests:
         known = self._addrs.get(addr)
         return "unknown" if known is None else known.verdict
 
+    def given_up(self, addr: Multiaddr) -> bool:
+        """Return whether no server would test an address, several times."""
+        known = self._addrs.get(addr)
+        return known is not None and known.silent >= MAX_SILENT
+
     def reachable(self) -> list[Multiaddr]:
         """Return the addresses at which others reach us."""
         return [addr for addr, known in self._addrs.items() if known.verdict == "public"]

@@ -95,6 +95,7 @@ class Connection:
         """Whether somebody is at finding a better path to the peer."""
         self.handshake_hash = secured.session.handshake_hash
         self.opened_at = now()
+        self._began = trio.current_time()
         self.info: IdentifyInfo | None = None
         """What identify told; None until it has."""
         self.fetching = 0
@@ -130,6 +131,11 @@ class Connection:
     def usable(self) -> bool:
         """Whether new streams may be opened: neither side has said goodbye."""
         return not (self.closed or self._pump.closing or self.session.gone_away)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return trio.current_time() - self._began
 
     @property
     def reason(self) -> str:

@@ -84,6 +84,8 @@ class Host:
         self.on_connected: list[Callable[[Connection], None]] = []
         self.on_disconnected: list[Callable[[Connection], None]] = []
         self.on_identified: list[Callable[[Connection], None]] = []
+        self.on_carrying: list[Callable[[Connection], None]] = []
+        """Told of a connection over which content begins to flow."""
         self._services: dict[str, Service] = {}
         self._hidden: set[str] = set()
         self._listeners: list[Listener] = []
@@ -218,6 +220,7 @@ class Host:
         *,
         force: bool = False,
         better: Path | None = None,
+        carrying: bool = False,
     ) -> Connection:
         """Return a connection to the peer, dialling known and given addresses if there is none.
 
@@ -226,13 +229,14 @@ class Host:
             addrs: Further addresses to try.
             force: Dial also addresses whose back-off is not over.
             better: A connection over a better path than this one is wanted; others do not count.
+            carrying: One that carries content is wanted: a relay's for meeting does not count.
 
         Raises:
             Unreachable: With what each address answered.
         """
         if peer == self.peer_id:
             raise Unreachable(str(peer), [("", "that is this node itself")])
-        return await self._reach.connect(peer, addrs, force=force, better=better)
+        return await self._reach.connect(peer, addrs, force=force, better=better, carrying=carrying)
 
     async def dial(self, addr: Multiaddr) -> Connection:
         """Connect to an address that the user gave; names are resolved.
@@ -352,6 +356,11 @@ class Host:
     def identified(self, connection: Connection) -> None:
         """Tell who wants to know that a peer has identified itself, or has changed."""
         for tell in self.on_identified:
+            tell(connection)
+
+    def carries(self, connection: Connection) -> None:
+        """Tell who wants to know that content begins to flow over a connection."""
+        for tell in self.on_carrying:
             tell(connection)
 
     def _gone(self, connection: Connection) -> None:

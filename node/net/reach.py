@@ -12,12 +12,19 @@ from ...wire.ids import PeerId
 from ..environment import Transport
 from .connection import Connection
 from .dialer import DialBook, dial_first, ranked
-from .errors import Unreachable, WrongPeer
+from .errors import StreamRefused, Unreachable, WrongPeer
 from .paths import Path, path_to
 from .peerstore import Peerstore
 
 DIAL_SECONDS = 60.0
 """For reaching a peer, all addresses together (go)."""
+
+LIMITED_AGAIN_SECONDS = 30.0
+"""Until a peer that is reached over a relay which carries no content is met there once more: it
+tries to punch a hole then."""
+
+
+NO_CONTENT = "this relay carries no content, and no hole could be punched yet"
 
 
 class Reach:
@@ -54,7 +61,13 @@ class Reach:
         self._dialling: dict[PeerId, trio.Lock] = {}
 
     async def connect(
-        self, peer: PeerId, addrs: Iterable[Multiaddr], *, force: bool, better: Path | None
+        self,
+        peer: PeerId,
+        addrs: Iterable[Multiaddr],
+        *,
+        force: bool,
+        better: Path | None,
+        carrying: bool,
     ) -> Connection:
         """Return the connection to a peer, or dial (see `Host.connect`)."""
         given = [without_peer(addr) for addr in addrs if peer_of(addr) in (None, peer)]
@@ -62,15 +75,22 @@ class Reach:
         try:
             async with lock:
                 existing = self._existing(peer)
-                if existing is not None and (better is None or existing.path < better):
+                good = existing is not None and (better is None or existing.path < better)
+                if good and existing is not None and not (carrying and existing.limited):
                     return existing
-                return await self._dial_peer(peer, given, force, better)
+                return await self._dial_peer(peer, given, force, better, carrying, existing)
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._dialling.pop(peer, None)
 
     async def _dial_peer(
-        self, peer: PeerId, given: Sequence[Multiaddr], force: bool, better: Path | None
+        self,
+        peer: PeerId,
+        given: Sequence[Multiaddr],
+        force: bool,
+        better: Path | None,
+        carrying: bool,
+        existing: Connection | None,
     ) -> Connection:
         ours = set(self._ours())
         known = [*given, *await self._resolved(self._peerstore.addrs(peer))]
@@ -86,7 +106,10 @@ class Reach:
                 failures.append((str(addr), f"tried lately, again in {wait:.0f} s"))
             else:
                 due.append((addr, pause))
-        connection = await self._first(due, peer, failures, [])
+        if carrying and existing is not None and existing.age < LIMITED_AGAIN_SECONDS:
+            due = [(addr, pause) for addr, pause in due if addr != existing.remote]
+            failures.append((str(existing.remote), NO_CONTENT))
+        connection = await self._first(due, peer, failures, [], carrying=carrying)
         if connection is None:
             raise Unreachable(str(peer), failures)
         return connection
@@ -95,7 +118,7 @@ class Reach:
         """Connect to an address that the user gave (see `Host.dial`)."""
         expected = peer_of(addr)
         existing = self._existing(expected) if expected is not None else None
-        if existing is not None:
+        if existing is not None and not existing.limited:
             return existing
         try:
             found = await self._transport.resolve(without_peer(addr))
@@ -131,16 +154,21 @@ class Reach:
         expected: PeerId | None,
         failures: list[tuple[str, str]],
         wrong: list[WrongPeer],
+        *,
+        carrying: bool = False,
     ) -> Connection | None:
         """Dial until one address works; what the others answered goes to the lists."""
 
         async def attempt(addr: Multiaddr) -> Connection:
             try:
-                return await self._make(addr, expected)
+                connection = await self._make(addr, expected)
             except WrongPeer as error:
                 self._peerstore.forget(error.expected, addr)
                 wrong.append(error)
                 raise
+            if carrying and connection.limited:  # it stays, for a hole to be punched
+                raise StreamRefused(NO_CONTENT)
+            return connection
 
         connection: Connection | None = None
         with trio.move_on_after(DIAL_SECONDS):

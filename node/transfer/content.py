@@ -183,6 +183,7 @@ class ContentSwarm:
         if self.fetch is not None:
             self.fetch.joined(link)
         self.transfers.serve_link(self, link)
+        self.transfers.host.carries(link.connection)
 
     def _better(self, one: Link, other: Link) -> bool:
         """Return whether the first of two links with a peer is to stay, and not the newer one."""

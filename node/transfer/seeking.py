@@ -234,7 +234,7 @@ class Seeker:
     async def _link(self, peer: PeerId, addrs: tuple[Multiaddr, ...]) -> None:
         try:
             async with self._limit:
-                connection = await self._transfers.host.connect(peer, addrs)
+                connection = await self._transfers.host.connect(peer, addrs, carrying=True)
                 await self._open(connection)
         except (NetError, PeerFault) as error:
             if peer not in self._aside:

@@ -1,0 +1,1 @@
+"""Real nodes behind real NATs on one machine: who gets from whom, and over which path."""
