@@ -186,6 +186,11 @@ const requests = {
   // all addresses that it takes for its own, and whether it knows that others reach it there
   verdicts: () => Object.fromEntries(node.components.addressManager.getAddressesWithMetadata()
     .map(({ multiaddr, verified }) => [multiaddr.toString(), verified])),
+  // what servers have answered so far about addresses on which no verdict has fallen
+  tested: () => {
+    const results = node.services.autonat.dialResults ?? node.services.autonat.client.dialResults
+    return Object.fromEntries([...results].map(([addr, { success, failure }]) => [addr, { success, failure }]))
+  },
   // the connections with one peer
   paths: ({ peer }) => node.getConnections(peerIdFromString(peer)).map((connection) => ({
     addr: connection.remoteAddr.toString(),

@@ -61,7 +61,7 @@ class SpaceSockets(trio.abc.SocketFactory):
 
 
 class SpaceTransport:
-    """The real transport, in a namespace; `SpaceSockets` must be in use."""
+    """The real transport, in a namespace."""
 
     def __init__(self, space: str) -> None:
         self._space = space
@@ -89,5 +89,6 @@ class SpaceTransport:
 
 
 def environment_in(space: str) -> Environment:
-    """Return the environment of a node whose sockets are in a namespace."""
+    """Return the environment of a node whose sockets are in a namespace, in a run of trio."""
+    trio.socket.set_custom_socket_factory(SpaceSockets())
     return replace(real_environment(), transport=SpaceTransport(space), on_a_network=False)

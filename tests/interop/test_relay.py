@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import pytest
 import trio
-from multiaddr import Multiaddr
 
-from shoal.node.environment import real_environment
-from shoal.node.nat.nat import Nat, NatSettings
 from shoal.node.nat.relay_server import RENDEZVOUS, RelayPolicy
-from shoal.node.net.connection import Connection
 from shoal.node.net.errors import NetError
-from shoal.node.net.host import Host
 from shoal.node.net.paths import Path
-from shoal.node.net.stream import Stream
-from shoal.wire.addresses import parse_multiaddr, relayed_addr, with_peer
+from shoal.wire.addresses import parse_multiaddr, relayed_addr
 from shoal.wire.ids import PeerId
 from shoal.wire.keys import PrivateKey
 
-ECHO = "/interop/echo/1.0.0"
-ANY = Multiaddr("/ip4/127.0.0.1/tcp/0")
-DEADLINE = 40.0
+from .peers import DEADLINE, echoes, ours, until
+
 LITTLE = 60_000
 """Bytes that fit into the least limit there is: 128 KiB for both directions together (js)."""
 
@@ -33,57 +23,6 @@ MUCH = 1 << 20
 
 Limit = Literal["limited", "unlimited"]
 each_limit = pytest.mark.parametrize("limit", ["limited", "unlimited"])
-
-
-async def echo(stream: Stream) -> None:
-    async for data in stream:
-        await stream.send_all(data)
-
-
-class Peer:
-    """A host of ours and what it does to be reached."""
-
-    def __init__(self, number: int, **settings: Any) -> None:
-        self.host = Host(real_environment(), PrivateKey(bytes(31) + bytes([number])))
-        self.host.handle(ECHO, echo)
-        self.nat = Nat(self.host.environment, self.host, NatSettings(**settings), lambda: None)
-
-    @property
-    def addr(self) -> Multiaddr:
-        return with_peer(self.host.listen_addrs()[0], self.host.peer_id)
-
-
-@asynccontextmanager
-async def ours(number: int, **settings: Any) -> AsyncIterator[Peer]:
-    peer = Peer(number, **settings)
-    with trio.fail_after(DEADLINE):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(peer.host.run, [ANY])
-            await nursery.start(peer.nat.run)
-            yield peer
-            assert not peer.host.faults
-            nursery.cancel_scope.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - of anything
-        await trio.sleep(0.02)
-
-
-async def echoes(connection: Connection, count: int) -> bool:
-    """Send bytes to the other end and have them back."""
-    data = random.Random(count).randbytes(count)
-    got = bytearray()
-    async with await connection.open_stream([ECHO]) as stream, trio.open_nursery() as nursery:
-
-        async def send() -> None:
-            await stream.send_all(data)
-            await stream.send_eof()
-
-        nursery.start_soon(send)
-        async for part in stream:
-            got += part
-    return bytes(got) == data
 
 
 def policy(limit: Limit) -> RelayPolicy:
