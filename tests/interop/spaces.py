@@ -50,7 +50,7 @@ class SpaceSockets(trio.abc.SocketFactory):
     def socket(
         self,
         family: int = socket.AF_INET,
-        type: int = socket.SOCK_STREAM,
+        type: int = socket.SOCK_STREAM,  # noqa: A002 - trio names it so
         proto: int = 0,
     ) -> trio.socket.SocketType:
         space = _space.get()

@@ -11,9 +11,11 @@ from pathlib import Path as File
 from typing import Any
 
 import pytest
+import trio
 from multiaddr import Multiaddr
 
 from shoal.node.nat.relay_server import RelayPolicy
+from shoal.node.net.connection import Connection
 from shoal.node.net.paths import Path
 from shoal.wire.addresses import parse_multiaddr, relayed_addr, with_peer
 from shoal.wire.autonat import DIAL_REQUEST, PROTOCOL_V1
@@ -143,26 +145,113 @@ def filtering_by_address(lab: Lab, name: str) -> Machine:
     return machine
 
 
-async def path_of(peer: Peer, other: PeerId) -> Path | None:
-    connection = peer.host.connection(other)
-    return connection.path if connection is not None else None
+def outside(machine: Machine) -> str:
+    """Where the world would see the listening port of a machine behind a NAT: js is told that it
+    is its own address, since it does not learn it."""
+    assert machine.box is not None
+    return f"/ip4/{machine.box.wan}/tcp/{PORT}"
 
 
-async def test_js_behind_a_nat_dials_us_directly_after_we_came_by_relay(
-    lab: Lab, js_peer: Any
-) -> None:
+async def test_js_behind_a_nat_dials_us_after_we_came_by_relay(lab: Lab, js_peer: Any) -> None:
     relay, bob, alice = lab.public("relay"), lab.restricted("bob"), lab.public("alice")
     async with (
         at(relay, 1, relay="own", own=OWN) as server,
         js_at(js_peer, bob, 9, punch=True) as js,
         at(alice, 2) as peer,
     ):
-        target = PeerId.parse(js.peer)
         await js.ask("reserve", addr=str(relayed_addr(server.addr)))
-        connection = await peer.host.dial(relayed_addr(server.addr, target))
-        assert connection.path is Path.RELAYED
-        await until(lambda: peer.host.connection(target).path is Path.DIRECT)  # type: ignore[union-attr]
-        await connection.wait_closed()  # js ends it at once
-        direct = peer.host.connection(target)
-        assert direct is not None
+        relayed, direct = await better_than_relayed(peer, js, relayed_addr(server.addr))
+        assert direct.path is Path.DIRECT
+        await relayed.wait_closed()  # js ends it at once
         assert await echoes(direct, MUCH)
+
+
+async def test_we_behind_a_nat_dial_js_after_it_came_by_relay(lab: Lab, js_peer: Any) -> None:
+    relay, bob, alice = lab.public("relay"), lab.restricted("bob"), lab.public("alice")
+    announce = [str(addr_of(alice))]
+    async with (
+        at(relay, 1, relay="own", own=OWN) as server,
+        at(bob, 2, relays=(server.addr,)) as peer,
+        js_at(js_peer, alice, 9, punch=True, announce=announce) as js,
+    ):
+        direct = await better_after_js_came(peer, js, server)
+        assert direct.path is Path.DIRECT
+        assert peer.nat.puncher.outcomes[direct.peer_id].attempts == 0
+
+
+async def test_two_nats_that_filter_by_port_stay_relayed(lab: Lab, js_peer: Any) -> None:
+    # js dials from another port than it listens on, and does not learn where it is seen.
+    relay, bob, alice = lab.public("relay"), lab.restricted("bob"), lab.restricted("alice")
+    async with (
+        at(relay, 1, relay="own", own=OWN) as server,
+        at(bob, 2, relays=(server.addr,)) as peer,
+        js_at(js_peer, alice, 9, punch=True) as js,
+    ):
+        await until(peer.nat.keeper.places)
+        await js.ask("dial", addr=str(relayed_addr(server.addr, peer.host.peer_id)))
+        other = PeerId.parse(js.peer)
+        await until(lambda: other in peer.nat.puncher.outcomes)
+        assert peer.nat.puncher.outcomes[other].path is None
+        connection = peer.host.connection(other)
+        assert connection is not None
+        assert connection.path is Path.RELAYED
+        assert await echoes(connection, MUCH)
+
+
+async def test_a_hole_is_punched_for_js_when_it_came_by_relay(lab: Lab, js_peer: Any) -> None:
+    relay, bob = lab.public("relay"), filtering_by_address(lab, "bob")
+    alice = lab.restricted("alice")
+    async with (
+        at(relay, 1, relay="own", own=OWN) as server,
+        at(bob, 2, relays=(server.addr,)) as peer,
+        js_at(js_peer, alice, 9, punch=True, announce=[outside(alice)]) as js,
+    ):
+        direct = await better_after_js_came(peer, js, server)
+        outcome = peer.nat.puncher.outcomes[direct.peer_id]
+        assert (outcome.path, outcome.attempts) == (Path.PUNCHED, 1)
+        assert direct.direction == "in"
+
+
+async def test_a_hole_is_punched_for_js_when_we_came_by_relay(lab: Lab, js_peer: Any) -> None:
+    relay, bob = lab.public("relay"), lab.restricted("bob")
+    alice = filtering_by_address(lab, "alice")
+    async with (
+        at(relay, 1, relay="own", own=OWN) as server,
+        js_at(js_peer, bob, 9, punch=True, announce=[outside(bob)]) as js,
+        at(alice, 2) as peer,
+    ):
+        await peer.host.dial(server.addr)  # which tells us how we are seen
+        await js.ask("reserve", addr=str(relayed_addr(server.addr)))
+        _, direct = await better_than_relayed(peer, js, relayed_addr(server.addr))
+        assert direct.path is Path.PUNCHED
+        assert direct.direction == "in"  # the specification wants js to be the server of its dial
+        assert await echoes(direct, MUCH)
+
+
+async def better_than_relayed(
+    peer: Peer, js: JsPeer, place: Multiaddr
+) -> tuple[Connection, Connection]:
+    """Reach js over a relay; return that connection, and the better one that comes of it."""
+    target = PeerId.parse(js.peer)
+    relayed = await peer.host.dial(with_peer(place, target))
+    assert relayed.path is Path.RELAYED
+    return relayed, await better(peer, target)
+
+
+async def better_after_js_came(peer: Peer, js: JsPeer, server: Peer) -> Connection:
+    """Be reached over a relay; return the better connection that comes of it, tried out."""
+    await until(peer.nat.keeper.places)
+    await js.ask("dial", addr=str(relayed_addr(server.addr, peer.host.peer_id)))
+    other = PeerId.parse(js.peer)
+    direct = await better(peer, other)
+    await until(lambda: other in peer.nat.puncher.outcomes)
+    assert await echoes(direct, MUCH)
+    return direct
+
+
+async def better(peer: Peer, other: PeerId) -> Connection:
+    while True:
+        connection = peer.host.connection(other)
+        if connection is not None and connection.path < Path.RELAYED:
+            return connection
+        await trio.sleep(0.02)
