@@ -1,4 +1,4 @@
-"""Time one QUIC stream: what aioquic or qh3 carry over loopback, driven without IO of their own by trio.
+"""Time one QUIC stream: what aioquic or qh3 carry over loopback, with trio doing their IO.
 
     python benchmarks/quic.py aioquic|qh3 [--size MIB] [--repeat N] [--datagram BYTES] [--plain]
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib
+import importlib.util
 import resource
 import socket
 import ssl
@@ -157,14 +158,15 @@ class End:
                 came = self.wire.receive()
                 if came is None:
                     break
-                self._take(*came)
+                self.take(*came)
             while (event := self.quic.next_event()) is not None:
                 if isinstance(event, self._events.StreamDataReceived):
                     got(event.data)
                 elif isinstance(event, self._events.ConnectionTerminated):
                     raise SystemExit(f"the connection ended: {event}")
 
-    def _take(self, data: bytes, size: int, peer: Peer) -> None:
+    def take(self, data: bytes, size: int, peer: Peer) -> None:
+        """Give datagrams that came to the connection."""
         now = time.monotonic()
         if self._native:
             self.quic.receive_gro_buffer(data, size, peer, now)
@@ -173,7 +175,7 @@ class End:
             self.quic.receive_datagram(data[at : at + size], peer, now)
 
     def queued(self, stream: int) -> int:
-        """Return the bytes that wait in the library to be sent for the first time, or acknowledged."""
+        """Return the bytes that wait in the library to be sent (aioquic: or acknowledged)."""
         if self._native:
             return int(self.quic.get_send_buffer_size(stream))
         sender = self.quic._streams[stream].sender if stream in self.quic._streams else None
@@ -205,19 +207,12 @@ async def send(library: str, options: argparse.Namespace) -> None:
     first = wire.receive()
     assert first is not None
     configuration = settings(library, options, client=False)
-    if library == "aioquic":
-        # Bytes 6 to 6 + length: the connection id that the client chose for us.
-        chosen = first[0][6 : 6 + first[0][5]]
-        quic = module.QuicConnection(
-            configuration=configuration, original_destination_connection_id=chosen
-        )
-    else:
-        chosen = first[0][6 : 6 + first[0][5]]
-        quic = module.QuicConnection(
-            configuration=configuration, original_destination_connection_id=chosen
-        )
+    chosen = first[0][6 : 6 + first[0][5]]  # the connection id that the client chose for us
+    quic = module.QuicConnection(
+        configuration=configuration, original_destination_connection_id=chosen
+    )
     end = End(library, quic, wire)
-    end._take(*first)
+    end.take(*first)
     block = bytes(PIECE)
     left, stream, used = 0, 0, cpu()
     asked = b""
@@ -262,12 +257,15 @@ async def receive(
             at = (at + take) % PIECE
             data = data[take:]
 
+    def whole() -> bool:
+        return total >= size
+
     runs = []
     for _ in range(options.repeat + 1):
         total = 0
         began, used = time.perf_counter(), cpu()
         quic.send_stream_data(0, struct.pack(">Q", size))
-        await end.run(lambda: None, got, lambda: total >= size)
+        await end.run(lambda: None, got, whole)
         runs.append((time.perf_counter() - began, cpu() - used))
     quic.send_stream_data(0, struct.pack(">Q", 0))  # so that the sender tells of the last run
     with trio.move_on_after(1):
@@ -285,6 +283,8 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="a call for each datagram")
     parser.add_argument("--send", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if importlib.util.find_spec(options.library) is None:
+        raise SystemExit(f"{options.library} is missing: pip install {options.library}")
     if options.send:
         trio.run(send, options.library, options)
         return
