@@ -9,6 +9,7 @@ from ...wire import varint
 from ...wire.addresses import relayed_addr, with_peer
 from ...wire.delimited import frame
 from ...wire.errors import PeerFault
+from ..net.errors import StreamRefused
 from ..net.stream import Stream
 
 MAX_LENGTH_BYTES = 3
@@ -76,9 +77,12 @@ async def read_message(stream: Stream, limit: int) -> bytes:
 
     Raises:
         PeerFault: It is longer than `limit`, or the stream ends inside it.
+        StreamRefused: The stream ends before it: the peer has nothing to say, which is no fault.
     """
-    length = bytearray()
-    while not length or length[-1] & 0x80:
+    length = bytearray(await stream.receive_some(1))
+    if not length:
+        raise StreamRefused("the peer ended the stream without an answer")
+    while length[-1] & 0x80:
         if len(length) == MAX_LENGTH_BYTES:
             raise PeerFault("frame-too-long", f"at most {limit}")
         length += await _some(stream, 1)

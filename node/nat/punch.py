@@ -329,16 +329,23 @@ class Puncher:
             except OSError as error:
                 if error.errno in TAKEN:
                     # The other's packet came to our listener first: that is the connection.
-                    await self._appears(peer)
-                    nursery.cancel_scope.cancel()
+                    await trio.sleep_forever()
                 why.append(f"{addr}: {error.strerror or error}")
             except (NetError, PeerFault, trio.TooSlowError) as error:
                 why.append(f"{addr}: {str(error) or 'no answer in time'}")
 
+        async def until_it_comes() -> None:
+            # It may come from another port than it listens on (js): no dial of ours meets that.
+            await self._appears(peer)
+            nursery.cancel_scope.cancel()
+
         with trio.move_on_after(DIAL_SECONDS) as scope:
             async with trio.open_nursery() as nursery:
-                for addr in dial.addrs[:MAX_DIALS]:
-                    nursery.start_soon(one, addr)
+                nursery.start_soon(until_it_comes)
+                async with trio.open_nursery() as dials:
+                    for addr in dial.addrs[:MAX_DIALS]:
+                        dials.start_soon(one, addr)
+                nursery.cancel_scope.cancel()
         if self._better(peer) is not None:
             return ""
         return "no packet came through in time" if scope.cancelled_caught else why[-1]

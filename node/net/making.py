@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, is_relayed, scope_of
+from ...wire.addresses import Scope, host_port, ip_of, is_relayed, scope_of
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ..environment import Listener, RawStream
@@ -190,6 +190,8 @@ class Maker:
                 secured = await upgrade(
                     raw, self._keys, ephemeral, initiator=initiator, expected=expected
                 )
+            if path is None and self._is_expected(raw.remote, secured.session.peer):
+                path = Path.PUNCHED
             return self._register(raw, secured, initiator, path, limited)
         except BaseException as error:
             await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
@@ -217,6 +219,14 @@ class Maker:
         finally:
             for addr in added:
                 del self._expected[addr]
+
+    def _is_expected(self, remote: Multiaddr, peer: PeerId) -> bool:
+        """Return whether a peer comes from the IP at which it is expected, if from another port.
+
+        Who cannot dial from the port that it listens on (js) comes as a usual client.
+        """
+        ip = ip_of(remote)
+        return any(peer == who and ip == ip_of(a) for a, (who, _) in self._expected.items())
 
     async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
         """Accept on a listener until it is closed; connections are secured in the nursery."""

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -123,14 +123,19 @@ JsPeers = Callable[..., AbstractAsyncContextManager[JsPeer]]
 
 @pytest.fixture
 def js_peer(node_binary: Path, tmp_path: Path) -> JsPeers:
-    """Start a js-libp2p node for the time of a `with`; `kad` names a DHT that it serves."""
+    """Start a js-libp2p node for the time of a `with`.
+
+    Settings are those of `start` in `peer.mjs`; `within` are words that run it somewhere else.
+    """
 
     @asynccontextmanager
-    async def start(number: int, *, kad: str | None = None) -> AsyncIterator[JsPeer]:
+    async def start(
+        number: int, *, within: Sequence[str] = (), **settings: Any
+    ) -> AsyncIterator[JsPeer]:
         log = tmp_path / f"js-{number}.log"
         with log.open("wb") as errors:
             process = await trio.lowlevel.open_process(
-                [str(node_binary), str(HERE / "peer.mjs")],
+                [*within, str(node_binary), str(HERE / "peer.mjs")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -140,7 +145,8 @@ def js_peer(node_binary: Path, tmp_path: Path) -> JsPeers:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(peer.read_answers)
-                started = await peer.ask("start", seed=number.to_bytes(32, "big").hex(), kad=kad)
+                seed = number.to_bytes(32, "big").hex()
+                started = await peer.ask("start", seed=seed, **settings)
                 peer.peer, peer.addrs = started["peer"], started["addrs"]
                 yield peer
                 nursery.cancel_scope.cancel()

@@ -5,20 +5,25 @@ import { createHash, randomBytes } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
+import { autoNAT } from '@libp2p/autonat'
+import { autoNATv2 } from '@libp2p/autonat-v2'
+import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay-v2'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
+import { dcutr } from '@libp2p/dcutr'
 import { identify, identifyPush } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
+import { Circuit } from '@multiformats/multiaddr-matcher'
 import { createLibp2p } from 'libp2p'
 import { CID } from 'multiformats/cid'
 
 const ECHO = '/interop/echo/1.0.0' // sends back what it gets
 const SINK = '/interop/sink/1.0.0' // reads to the end, then sends "<bytes> <sha256 in hex>"
 const SOURCE = '/interop/source/1.0.0' // reads a count of bytes in decimal to the end, then sends them
-const SERVED = { maxInboundStreams: 256, maxOutboundStreams: 256 }
+const SERVED = { maxInboundStreams: 256, maxOutboundStreams: 256, runOnLimitedConnection: true }
 const PIECE = 256 * 1024
 
 let node
@@ -110,12 +115,29 @@ async function collect (events) {
   return { counts, found }
 }
 
-const known = (peer) => node.getConnections(peerIdFromString(peer))[0]
+// A connection that leads there without a relay, if there is one.
+const known = (peer) => {
+  const connections = node.getConnections(peerIdFromString(peer))
+  return connections.find(({ remoteAddr }) => !Circuit.matches(remoteAddr)) ?? connections[0]
+}
 
 const requests = {
   // kad: the id of a DHT's protocol, or nothing for a node without one
-  start: async ({ seed, kad }) => {
+  // listen, announce: addresses; a place at a relay is `<the relay's address>/p2p-circuit`
+  // relay: 'limited' or 'unlimited': serve as one
+  // autonat: 1 or 2: test addresses, for itself and for others
+  // punch: take part in hole punching
+  start: async ({ seed, kad, listen = ['/ip4/127.0.0.1/tcp/0'], announce, relay, autonat, punch }) => {
     const services = { identify: identify(), identifyPush: identifyPush(), ping: ping() }
+    if (relay != null) {
+      services.relay = circuitRelayServer({ reservations: { applyDefaultLimit: relay === 'limited' } })
+    }
+    if (autonat != null) {
+      services.autonat = autonat === 1 ? autoNAT() : autoNATv2()
+    }
+    if (punch === true) {
+      services.punch = dcutr()
+    }
     if (kad != null) {
       services.dht = kadDHT({
         protocol: kad,
@@ -127,8 +149,8 @@ const requests = {
     }
     node = await createLibp2p({
       privateKey: await generateKeyPairFromSeed('Ed25519', Buffer.from(seed, 'hex')),
-      addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
-      transports: [tcp()],
+      addresses: { listen, announce },
+      transports: [tcp(), circuitRelayTransport()],
       connectionEncrypters: [noise()],
       streamMuxers: [yamux()],
       connectionGater: { denyDialMultiaddr: () => false }, // by default loopback is not dialled
@@ -143,6 +165,11 @@ const requests = {
     const connection = await node.dial(multiaddr(addr))
     return { peer: connection.remotePeer.toString(), direction: connection.direction }
   },
+  // take a place at a relay: `<its address>/p2p-circuit`
+  reserve: async ({ addr }) => {
+    await node.components.transportManager.listen([multiaddr(addr)])
+    return node.getMultiaddrs().map(String)
+  },
   // what identify told of the other side
   identity: async ({ peer }) => {
     const { addresses, protocols, metadata } = await node.peerStore.get(peerIdFromString(peer))
@@ -155,6 +182,21 @@ const requests = {
     }
   },
   protocols: () => node.getProtocols(),
+  addrs: () => node.getMultiaddrs().map(String),
+  // all addresses that it takes for its own, and whether it knows that others reach it there
+  verdicts: () => Object.fromEntries(node.components.addressManager.getAddressesWithMetadata()
+    .map(({ multiaddr, verified }) => [multiaddr.toString(), verified])),
+  // what servers have answered so far about addresses on which no verdict has fallen
+  tested: () => {
+    const results = node.services.autonat.dialResults ?? node.services.autonat.client.dialResults
+    return Object.fromEntries([...results].map(([addr, { success, failure }]) => [addr, { success, failure }]))
+  },
+  // the connections with one peer
+  paths: ({ peer }) => node.getConnections(peerIdFromString(peer)).map((connection) => ({
+    addr: connection.remoteAddr.toString(),
+    direction: connection.direction,
+    limited: connection.limits != null
+  })),
   connections: () => node.getConnections().map(({ remotePeer }) => remotePeer.toString()),
   streams: ({ peer }) => known(peer).streams.map(({ protocol }) => protocol),
   ping: async ({ peer }) => await node.services.ping.ping(peerIdFromString(peer)),
@@ -182,7 +224,7 @@ const requests = {
     return answers.filter(Boolean).length
   },
   open: async ({ peer, protocol }) => {
-    const stream = await known(peer).newStream(protocol)
+    const stream = await known(peer).newStream(protocol, SERVED)
     await stream.close()
     return stream.protocol
   },
