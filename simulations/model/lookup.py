@@ -26,9 +26,12 @@ HEARD, ASKED, SLOW, ANSWERED, FAILED, TAKEN = 0, 1, 2, 3, 4, 5
 TURN_SLOW, GIVE_UP, ANSWER = 0, 1, 2
 """What happens to a request."""
 
-MAX_HEARD: Final = 256
-"""Peers remembered on a path (the shipped lookup: 2000). The farthest not asked yet are dropped,
-which changes nothing while at most `MAX_HEARD` - k of the others have failed; that is checked."""
+MAX_HEARD: Final = 512
+"""Peers remembered on a path (the shipped lookup: 2000)."""
+
+FEW_HEARD: Final = 64
+"""Peers remembered at first: the farthest are dropped, which changes nothing while at most
+`FEW_HEARD` - k others were slow or failed; a walk where more did is done again with `MAX_HEARD`."""
 
 MAX_EVENTS: Final = 1024
 """Events that may wait in one lookup: three for each request that is open."""
@@ -59,6 +62,7 @@ class Rules(NamedTuple):
     jitter: float = 0.0
     """Part of its time by which an answer may come later."""
     evil_does: int = DROP
+    max_heard: int = FEW_HEARD
 
 
 class Space(NamedTuple):
@@ -79,22 +83,24 @@ class Space(NamedTuple):
     """Kind, path and slot of each event that waits."""
 
 
-COLUMNS: Final = ("hops", "rpcs", "answered", "failed", "found", "nearest", "known", "code")
+COLUMNS: Final = ("hops", "rpcs", "answered", "failed", "found", "nearest", "known", "slow", "code")
 """What a walk gives back as whole numbers. hops: how far on the way the nearest one was learnt;
 found: whether the nearest node that lives was among the result; nearest: the nearest that
-answered, or -1; known: how many of the k nearest that live are in the result."""
+answered, or -1; known: how many of the k nearest that live are in the result; slow: requests that
+gave their place back."""
 
-HOPS, RPCS, ANSWERS, FAILURES, FOUND, NEAREST, KNOWN, CODE = range(8)
+HOPS, RPCS, ANSWERS, FAILURES, FOUND, NEAREST, KNOWN, SLOWS, CODE = range(9)
 
 
-@kernel
-def _space(k: int, paths: int) -> Space:
+@entry
+def make_space(k: int, paths: int, room: int) -> Space:
+    """Make the arrays for walks that remember so many peers on each path."""
     return Space(
-        np.empty((paths, MAX_HEARD), np.uint64),
-        np.empty((paths, MAX_HEARD), np.int16),
-        np.empty((paths, MAX_HEARD), np.int64),
-        np.empty((paths, MAX_HEARD), np.int8),
-        np.empty((paths, MAX_HEARD), np.int8),
+        np.empty((paths, room), np.uint64),
+        np.empty((paths, room), np.int16),
+        np.empty((paths, room), np.int64),
+        np.empty((paths, room), np.int8),
+        np.empty((paths, room), np.int8),
         np.zeros((3, paths), np.int64),
         np.empty(max(SCRATCH * k + k, MAX_HEARD), np.int64),
         np.empty(MAX_EVENTS, np.float64),
@@ -116,17 +122,25 @@ def _rank(space: Space, path: int, far: Word) -> int:
 
 
 @kernel
-def _hear(space: Space, path: int, node: int, far: Word, depth: int) -> bool:
-    """Add a peer to a path unless it is known; False if there was no room for it."""
+def _hear(space: Space, room: int, path: int, node: int, far: Word, depth: int) -> bool:
+    """Add a peer to a path unless it is known; False if there was no room for it.
+
+    Without room the farthest goes for which no event waits: not asked yet, or done.
+    """
     at = _rank(space, path, far)
     count = space.count[0, path]
     if at < count and space.far[path, at] == far:
         return True
     last = count
     slot = count
-    if count == MAX_HEARD:
+    if count == room:
         last = count - 1
-        while last >= 0 and space.state[path, space.order[path, last]] != HEARD:
+        if at > last:
+            return True
+        while last >= 0:
+            state = space.state[path, space.order[path, last]]
+            if state in (HEARD, ANSWERED):
+                break
             last -= 1
         if last < 0:
             return False
@@ -300,6 +314,7 @@ def _apply(
         if state == ASKED:
             space.state[path, slot] = SLOW
             space.count[1, path] -= 1
+            row[SLOWS] += 1
         return True
     if state == ASKED:
         space.count[1, path] -= 1
@@ -315,7 +330,9 @@ def _apply(
     depth = np.int64(space.depth[path, slot]) + 1
     for number in range(count):
         node = space.answer[number]
-        if node != start and not _hear(space, path, node, net.ids[node] ^ target, depth):
+        if node != start and not _hear(
+            space, rules.max_heard, path, node, net.ids[node] ^ target, depth
+        ):
             return False
     return True
 
@@ -345,20 +362,28 @@ def _ask_all(
 
 
 @kernel
+def _empty(space: Space) -> None:
+    for path in range(space.count.shape[1]):
+        for number in range(3):
+            space.count[number, path] = 0
+
+
+@kernel
 def _begin(net: Net, rules: Rules, space: Space, start: int, target: Word) -> None:
-    space.count[:] = 0
+    _empty(space)
     seeds = closest_contacts(net, start, target, rules.k, -1, space.answer)
     for number in range(seeds):
         node = space.answer[number]
-        _hear(space, 0, node, net.ids[node] ^ target, 1)
+        _hear(space, rules.max_heard, 0, node, net.ids[node] ^ target, 1)
     if rules.paths > 1:  # the nearest to the first path, the next to the second, and so on
         count = space.count[0, 0]
         for place in range(count):
             space.answer[place] = space.who[0, space.order[0, place]]
-        space.count[:] = 0
+        _empty(space)
         for place in range(count):
             node = space.answer[place]
-            _hear(space, place % rules.paths, node, net.ids[node] ^ target, 1)
+            path = place % rules.paths
+            _hear(space, rules.max_heard, path, node, net.ids[node] ^ target, 1)
 
 
 @kernel
@@ -384,7 +409,8 @@ def walk(
         row: The whole numbers of `COLUMNS`; nearest and known are left to the caller.
         result: Room for the k nearest that answered; -1 behind them.
     """
-    row[:] = 0
+    for column in range(len(row)):
+        row[column] = 0
     row[NEAREST] = -1
     now = 0.0
     is_found = False
@@ -393,7 +419,9 @@ def walk(
     while events >= 0 and not is_found:
         if events == 0:
             break
-        now = np.min(space.event_at[:events])
+        now = space.event_at[0]
+        for number in range(1, events):
+            now = min(now, space.event_at[number])
         number = 0
         while number < events:
             if space.event_at[number] > now:
@@ -402,7 +430,8 @@ def walk(
             event = (space.event[number, 0], space.event[number, 1], space.event[number, 2])
             events -= 1
             space.event_at[number] = space.event_at[events]
-            space.event[number] = space.event[events]
+            for part in range(3):
+                space.event[number, part] = space.event[events, part]
             if not _apply(net, rules, space, start, target, event, row):
                 row[CODE] = HEARD_TOO_MANY
                 return now
@@ -410,7 +439,7 @@ def walk(
                 for holder in holders:
                     is_found = is_found or holder == space.who[event[1], event[2]]
         events = _ask_all(net, rules, space, start, now, events, row)
-    if row[FAILURES] + rules.k > MAX_HEARD:
+    if row[FAILURES] + row[SLOWS] + rules.k > rules.max_heard:
         row[CODE] = HEARD_TOO_MANY
     row[FOUND] = is_found
     _collect(rules, space, row, result)
@@ -422,9 +451,11 @@ def _collect(
     rules: Rules, space: Space, row: NDArray[np.int64], result: NDArray[np.int64]
 ) -> None:
     """Merge what the paths found: the k nearest that answered."""
-    result[:] = -1
-    at = np.zeros(rules.paths, np.int64)
+    at = space.count[1]
+    for path in range(rules.paths):
+        at[path] = 0
     for number in range(rules.k):
+        result[number] = -1
         best = -1
         for path in range(rules.paths):
             while at[path] < space.count[0, path]:
@@ -436,7 +467,7 @@ def _collect(
             ):
                 best = path
         if best < 0:
-            return
+            continue
         slot = space.order[best, at[best]]
         result[number] = space.who[best, slot]
         if number == 0:
@@ -457,7 +488,7 @@ def many_walks(
     results: NDArray[np.int64],
 ) -> None:
     """Walk once for each start and target; see `walk`. Rows of `holders` may be empty."""
-    space = _space(rules.k, rules.paths)
+    space = make_space(rules.k, rules.paths, rules.max_heard)
     truth = np.empty(max(2 * rules.k, 64), np.int64)
     result = np.empty(rules.k, np.int64)
     for number in range(len(starts)):

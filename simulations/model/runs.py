@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .ids import stream
-from .lookup import CODE, COLUMNS, MAX_PATHS, OK, Rules, many_walks
+from .lookup import CODE, COLUMNS, MAX_HEARD, MAX_PATHS, OK, Rules, many_walks
 from .network import ALIVE, Net, all_status
+
+BATCH = 20_000
+"""Lookups handed to a thread at once."""
 
 
 class ModelOverflow(RuntimeError):
@@ -82,25 +85,31 @@ def look_up(
     results = np.full((count if keep_results else 0, rules.k), -1, np.int64)
     sought = np.empty((count, 0), np.int64) if holders is None else holders
 
-    def part(first: int, end: int) -> None:
-        kept = results[first:end] if keep_results else results
+    def part(numbers: NDArray[np.int64], rules: Rules) -> None:
+        done = rows[numbers]
+        took = seconds[numbers]
+        kept = results[numbers] if keep_results else results
         many_walks(
-            net,
-            rules,
-            starts[first:end],
-            targets[first:end],
-            sought[first:end],
-            rows[first:end],
-            seconds[first:end],
-            kept,
+            net, rules, starts[numbers], targets[numbers], sought[numbers], done, took, kept
         )
+        rows[numbers] = done
+        seconds[numbers] = took
+        if keep_results:
+            results[numbers] = kept
 
-    edges = np.linspace(0, count, max(1, threads) + 1).astype(int)
-    if threads <= 1:
-        part(0, count)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(part, edges[:-1], edges[1:]))
+    def spread(numbers: NDArray[np.int64], rules: Rules) -> None:
+        parts = np.array_split(numbers, -(-len(numbers) // BATCH))
+        if threads <= 1:
+            for numbers in parts:
+                part(numbers, rules)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda numbers: part(numbers, rules), parts))
+
+    spread(np.arange(count), rules)
+    again = np.flatnonzero(rows[:, CODE] != OK)
+    if len(again) and rules.max_heard < MAX_HEARD:
+        spread(again, rules._replace(max_heard=MAX_HEARD))
     bad = np.flatnonzero(rows[:, CODE] != OK)
     if len(bad):
         raise ModelOverflow(
