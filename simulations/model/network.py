@@ -37,7 +37,7 @@ class Net(NamedTuple):
     offsets: NDArray[np.uint16]
     """Where each bucket of a node begins, from there on; one column more than buckets."""
     contacts: NDArray[np.int32]
-    place: NDArray[np.float32]
+    place: NDArray[np.float64]
     """For each node two coordinates and its access delay, in seconds of round trip."""
     spread: tuple[float, float, float, float]
     """Width, height, mean access delay and constant part of the round trip."""
@@ -176,7 +176,7 @@ def make_net(
         np.empty(0, np.int64),
         np.empty((0, 0), np.uint16),
         np.empty(0, np.int32),
-        np.empty((0, 3), np.float32),
+        np.empty((0, 3), np.float64),
         spread_of(latency or Latency()),
         np.empty(0, np.uint8),
         (how.silent, how.refuses, how.hangs, how.evil),
