@@ -32,7 +32,7 @@ class Sessions:
             case "weibull":
                 return self._scale * math.gamma(1.0 + 1.0 / churn.shape)
             case "lognormal":
-                return churn.median * math.exp(churn.shape**2 / 2.0)
+                return churn.median * math.exp(churn.shape * churn.shape / 2.0)
 
     def new(self, draw: random.Random) -> float:
         """Return the length of a session that begins."""
@@ -58,9 +58,9 @@ class Sessions:
             case "weibull":
                 # (length / scale)^shape is Gamma(1 + 1/shape) when drawn by length.
                 by_length = draw.gammavariate(1.0 + 1.0 / churn.shape, 1.0)
-                return draw.random() * self._scale * by_length ** (1.0 / churn.shape)
+                return draw.random() * self._scale * math.pow(by_length, 1.0 / churn.shape)
             case "lognormal":
-                middle = math.log(churn.median) + churn.shape**2
+                middle = math.log(churn.median) + churn.shape * churn.shape
                 return draw.random() * draw.lognormvariate(middle, churn.shape)
 
     def away(self, draw: random.Random) -> float:
@@ -73,4 +73,4 @@ class Sessions:
 
     @property
     def _scale(self) -> float:
-        return self.churn.median / math.log(2.0) ** (1.0 / self.churn.shape)
+        return self.churn.median / math.pow(math.log(2.0), 1.0 / self.churn.shape)

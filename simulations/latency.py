@@ -67,12 +67,10 @@ class Geography:
 
 def geography(latency: Latency, count: int, seed: int) -> Geography:
     """Place so many nodes: the same for the same seed, and each node alike whatever the count."""
-    parts: tuple[array[float], ...] = tuple(array("d") for _ in range(4))
     draw = _source(seed, "places")
-    for _ in range(count):
-        for part, value in zip(parts, _POINTS[latency.profile](draw), strict=True):
-            part.append(value)
-    plain = Geography(*parts, scale=1.0, jitter=latency.jitter)
+    points = [_POINTS[latency.profile](draw) for _ in range(count)]
+    x, y, z, access = (array("d", [point[axis] for point in points]) for axis in range(4))
+    plain = Geography(x, y, z, access, 1.0, latency.jitter)
     median = latency.median_rtt
     if median is None and latency.profile == "king":
         median = KING_MEDIAN
@@ -82,7 +80,7 @@ def geography(latency: Latency, count: int, seed: int) -> Geography:
     found = statistics.median(
         plain.round_trip(*pairs.sample(range(count), 2)) for _ in range(MEDIAN_PAIRS)
     )
-    return Geography(*parts, scale=median / found, jitter=latency.jitter)
+    return Geography(x, y, z, access, median / found, latency.jitter)
 
 
 def _source(seed: int, name: str) -> random.Random:
