@@ -1,9 +1,9 @@
 """How long a packet takes between two nodes: one stable round trip for each pair.
 
-A node is a point in delay space (seconds) and has an access line. The round trip of a pair is the
-distance of its points plus both access delays, all times one scale. So every pair keeps its
-latency for a whole run, near nodes stay near, and it takes four numbers a node. The profiles are
-made up to look alike, not measured: do not take a median from them for the internet's.
+A node is a point on a plane (in seconds) and has an access line. The round trip of a pair is the
+distance of its points plus both access delays plus a constant, all times one scale. So every pair
+keeps its latency for a whole run, near nodes stay near, and it takes three numbers a node. The
+profiles are made up to look alike, not measured: do not take the world's median for the internet's.
 """
 
 from __future__ import annotations
@@ -20,23 +20,16 @@ from typing import Final
 from .scenario.model import Latency
 
 KING_MEDIAN: Final = 0.156
-"""Median round trip of the profile king, as of the King data set of p2psim (1024 name servers)."""
+"""Median round trip of the King data (p2psim, 1024 name servers)."""
 
-EARTH: Final = 0.11
-"""Radius of the profile world in seconds of round trip: 90 to 230 ms between continents."""
-
-REGIONS: Final[Mapping[tuple[float, float], float]] = {
-    (40.0, -95.0): 0.30,  # North America
-    (50.0, 10.0): 0.36,  # Europe
-    (33.0, 115.0): 0.20,  # East Asia
-    (15.0, 80.0): 0.05,  # South Asia
-    (-15.0, -55.0): 0.05,  # South America
-    (-30.0, 145.0): 0.04,  # Oceania
+PROFILES: Final[Mapping[str, tuple[float, float, float, float]]] = {
+    "none": (0.0, 0.0, 0.0, 0.0),
+    "lan": (0.0002, 0.0002, 0.00005, 0.0001),
+    "world": (0.22, 0.10, 0.015, 0.004),
+    "king": (0.22, 0.10, 0.02, 0.004),
 }
-"""Latitude and longitude of each region's middle: its share of the nodes."""
-
-SPREAD: Final = 11.0
-"""Degrees of latitude and longitude around the middle (standard deviation)."""
+"""Width and height of the plane, mean access delay and the constant, in seconds of round trip.
+world: half the equator in fibre takes 0.2 s there and back. king: scaled to the median above."""
 
 MEDIAN_PAIRS: Final = 4001
 """Pairs from which the median round trip is taken, to scale by."""
@@ -44,14 +37,12 @@ MEDIAN_PAIRS: Final = 4001
 
 @dataclass(frozen=True, slots=True)
 class Geography:
-    """Where the nodes are: points and access delays, in seconds of round trip, before the scale."""
+    """Where the nodes are: points and access delays, in seconds of round trip."""
 
     x: array[float]
     y: array[float]
-    z: array[float]
     access: array[float]
-    scale: float
-    jitter: float
+    constant: float
 
     def __len__(self) -> int:
         return len(self.x)
@@ -60,58 +51,36 @@ class Geography:
         """Return the round trip between two nodes in seconds."""
         x = self.x[one] - self.x[other]
         y = self.y[one] - self.y[other]
-        z = self.z[one] - self.z[other]
-        far = math.sqrt(x * x + y * y + z * z)
-        return self.scale * (far + (self.access[one] + self.access[other]))
+        return math.sqrt(x * x + y * y) + (self.access[one] + self.access[other]) + self.constant
 
 
 def geography(latency: Latency, count: int, seed: int) -> Geography:
-    """Place so many nodes: the same for the same seed, and each node alike whatever the count."""
+    """Place so many nodes: the same for the same seed."""
+    width, height, access, constant = PROFILES[latency.profile]
     draw = _source(seed, "places")
-    points = [_POINTS[latency.profile](draw) for _ in range(count)]
-    x, y, z, access = (array("d", [point[axis] for point in points]) for axis in range(4))
-    plain = Geography(x, y, z, access, 1.0, latency.jitter)
+    points = [
+        (width * draw.random(), height * draw.random(), -access * math.log(1.0 - draw.random()))
+        for _ in range(count)
+    ]
     median = latency.median_rtt
     if median is None and latency.profile == "king":
         median = KING_MEDIAN
-    if median is None or latency.profile == "none" or count < 2:
+    plain = _scaled(points, constant, 1.0)
+    if median is None or count < 2:
         return plain
+    if latency.profile == "none":
+        return _scaled(points, median, 1.0)
     pairs = _source(seed, "pairs")
     found = statistics.median(
         plain.round_trip(*pairs.sample(range(count), 2)) for _ in range(MEDIAN_PAIRS)
     )
-    return Geography(x, y, z, access, median / found, latency.jitter)
+    return _scaled(points, constant, median / found)
+
+
+def _scaled(points: list[tuple[float, float, float]], constant: float, scale: float) -> Geography:
+    x, y, access = (array("d", [scale * point[axis] for point in points]) for axis in range(3))
+    return Geography(x, y, access, scale * constant)
 
 
 def _source(seed: int, name: str) -> random.Random:
     return random.Random(hashlib.sha256(f"{seed}/latency {name}".encode()).digest())
-
-
-def _nowhere(_: random.Random) -> tuple[float, float, float, float]:
-    return 0.0, 0.0, 0.0, 0.0
-
-
-def _lan(draw: random.Random) -> tuple[float, float, float, float]:
-    """One building: a fifth of a millisecond, most of it at the ends."""
-    return 0.0, 0.0, 0.0, 0.00005 + 0.0001 * draw.random()
-
-
-def _king(draw: random.Random) -> tuple[float, float, float, float]:
-    """A cloud in space, and access lines of which a few are slow; scaled to its median."""
-    x, y, z = draw.gauss(0.0, 1.0), draw.gauss(0.0, 1.0), draw.gauss(0.0, 0.5)
-    return x, y, z, draw.lognormvariate(math.log(0.2), 0.8)
-
-
-def _world(draw: random.Random) -> tuple[float, float, float, float]:
-    """Points on a globe, in regions; access lines of 8 ms in the median, some of 30 and more."""
-    (lat, lon), *_ = draw.choices(list(REGIONS), list(REGIONS.values()))
-    north = math.radians(draw.gauss(lat, SPREAD))
-    east = math.radians(draw.gauss(lon, SPREAD))
-    flat = EARTH * math.cos(north)
-    return (
-        *(flat * math.cos(east), flat * math.sin(east), EARTH * math.sin(north)),
-        draw.lognormvariate(math.log(0.008), 0.7),
-    )
-
-
-_POINTS: Final = {"none": _nowhere, "lan": _lan, "king": _king, "world": _world}
