@@ -175,20 +175,28 @@ def make_upkeep(k: int, rules: Rules, refresh_every: float) -> Upkeep:
 
 
 def grow(
-    net: Net, seed: int, rules: Rules | None = None, *, refresh_every: float = 600.0, rounds: int = 1
+    net: Net,
+    seed: int,
+    rules: Rules | None = None,
+    *,
+    refresh_every: float = 600.0,
+    rounds: int = 1,
+    members: NDArray[np.int64] | None = None,
 ) -> tuple[Living, Upkeep]:
     """Grow the tables of a network.
 
     Args:
-        net: Its ids, its k; all nodes join, in random order.
+        net: Its ids, its k; the nodes join in random order.
         seed: Decides the order.
         rules: Of lookups; those of the shipped node unless given.
         refresh_every: Seconds between two looks into a bucket.
         rounds: Rounds of upkeep of all nodes when everybody has joined.
+        members: Who joins; all unless given.
     """
     living = empty_tables(net)
     keep = make_upkeep(net.k, rules or Rules(), refresh_every)
-    order = stream(seed, "joins").permutation(len(net.ids)).astype(np.int64)
+    who = np.arange(len(net.ids), dtype=np.int64) if members is None else members
+    order = stream(seed, "joins").permutation(who)
     # All joins within one period, so that rounds of upkeep are those after it.
     _grow(living, keep, order, refresh_every / (len(order) + 1))
     for number in range(rounds):

@@ -44,7 +44,7 @@ class Living(NamedTuple):
     """Up to k nodes that wait for a place in a bucket, newest last, placed as `contacts`."""
     waits: NDArray[np.uint8]
     """How many wait for each bucket of a node."""
-    looked: NDArray[np.float32]
+    looked: NDArray[np.float64]
     """When a key of each bucket was last looked up."""
 
 
@@ -66,7 +66,7 @@ def empty_tables(net: Net) -> Living:
         np.zeros(room, np.uint8),
         np.zeros(room, np.int32),
         np.zeros((count, buckets), np.uint8),
-        np.full((count, buckets), -np.inf, np.float32),
+        np.full((count, buckets), -np.inf),
     )
 
 
