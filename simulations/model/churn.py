@@ -24,7 +24,7 @@ from .lookup import Rules
 from .network import ALIVE, SILENT, Net, status_of
 from .tables import bucket_range, members, nearest_nodes
 
-LENGTH, AWAY, BOOTSTRAP = 21, 22, 23
+LENGTH, LENGTH_TOO, AWAY, BOOTSTRAP = 21, 22, 23, 24
 """Purposes of hashes."""
 
 ASK_SILENT_EVERY: Final = 60.0
@@ -167,7 +167,7 @@ def _live(living: Living, keep: Upkeep, law: Law, times: Timetable, until: float
                 times.turns[node] = now + away_length(law, draw(seed, AWAY, node, number))
             else:
                 living.net.status[node] = ALIVE
-                one, other = draw(seed, LENGTH, node, number), draw(seed, LENGTH, node, -1 - number)
+                one, other = draw(seed, LENGTH, node, number), draw(seed, LENGTH_TOO, node, number)
                 stays = session_length(law, one, other)
                 times.turns[node] = now + stays
                 times.ticks[node] = now + ASK_SILENT_EVERY

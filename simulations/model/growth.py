@@ -39,8 +39,8 @@ from .lookup import (
 )
 from .network import ALIVE, Net
 
-TARGET: Final = 11
-"""Purpose of the hashes that choose where a refresh looks."""
+TARGET, THROUGH = 11, 12
+"""Purposes of the hashes that choose where a refresh looks, and through whom a node joins."""
 
 GROWTH_HEARD: Final = 128
 """Peers remembered in a lookup of upkeep; of those beyond, nobody is learnt."""
@@ -146,7 +146,7 @@ def join(living: Living, keep: Upkeep, node: int, through: int, now: float) -> N
 def _grow(living: Living, keep: Upkeep, order: NDArray[np.int64], gap: float) -> None:
     """Let nodes join one after the other, each through a random earlier one."""
     for number in range(1, len(order)):
-        word = draw(living.net.seed, TARGET, order[number], -1)
+        word = draw(living.net.seed, THROUGH, order[number], 0)
         join(living, keep, order[number], order[below(word, number)], number * gap)
 
 
