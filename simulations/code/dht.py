@@ -14,6 +14,7 @@ from ...dht.lookup import LookupConfig
 from ...dht.providers import ProviderConfig
 from ...dht.table import TableConfig
 from ...dht.upkeep import UpkeepConfig
+from ...dht.walks import WALK_DEADLINE
 from ...wire.addresses import tcp_addr
 from ..churn import Sessions
 from ..latency import geography
@@ -99,6 +100,7 @@ class DhtRun:
         self._contents: list[tuple[bytes, int]] = []
         self._weights: list[float] = []
         self._counted = (0, 0)
+        self._open = 0
         self.started = 0.0
         """When the workload begins."""
         self._make_nodes(rules_of(scenario, learn), total)
@@ -128,8 +130,18 @@ class DhtRun:
         return self.started + self.scenario.duration
 
     def run(self, until: float | None = None) -> None:
-        """Let time pass, to a moment or to the end."""
-        self.network.time.run(self.end if until is None else min(until, self.end))
+        """Let time pass, to a moment or to the end.
+
+        What is under way at the end may end, else slow lookups would be left out.
+        """
+        if until is not None and until < self.end:
+            self.network.time.run(until)
+            return
+        self.network.time.run(self.end)
+        last = self.end
+        while self._open > 0 and last < self.end + WALK_DEADLINE:
+            last += 1.0
+            self.network.time.run(last)
 
     # Making the network
 
@@ -234,7 +246,8 @@ class DhtRun:
 
     def _look(self, node: Node | None) -> None:
         node = node or self._anyone()
-        if node is not None and node.online:
+        if node is not None and node.online and self._is_in_time():
+            self._open += 1
             node.look(b"\x12\x20" + self._draw.randbytes(32), self._looked)
 
     def _look_again(self, node: Node) -> None:
@@ -266,6 +279,7 @@ class DhtRun:
     def _fetch(self) -> None:
         node = self._anyone()
         if node is not None and self._contents:
+            self._open += 1
             ((multihash, _),) = self._draw.choices(self._contents, self._weights)
             node.find_providers(multihash, self._fetched)
 
@@ -274,7 +288,11 @@ class DhtRun:
         seconds = (self.network.time.now if at is None else at) - walk.began_at
         self._note(walk, "fetch", seconds, at is not None)
 
+    def _is_in_time(self) -> bool:
+        return self.network.time.now <= self.end
+
     def _note(self, walk: Walk, group: str, seconds: float, found: bool) -> None:
+        self._open -= 1
         self._add(group, hops_of(walk), walk.rpcs, seconds, found)
         self.network.note(DONE, walk.node.number, walk.rpcs, int(found))
 
