@@ -1,1 +1,1 @@
-"""The shipped rules over a model network in virtual time, thousands of nodes in one process."""
+"""Tier "code" at message level: the shipped rules over a model network, one heap of events."""

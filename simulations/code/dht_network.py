@@ -184,7 +184,7 @@ def size_of(message: KadMessage | None) -> int:
     """
     if message is None:
         return 0
-    size = (2 if message.type else 0) + _field(len(message.key))
+    size = 2 + _field(len(message.key))
     size += _peers(message.closer) + _peers(message.providers)
     return size + _varint(size)
 
@@ -197,7 +197,7 @@ def _peers(peers: Sequence[KadPeer]) -> int:
 
 
 def _peer(peer: KadPeer) -> int:
-    size = _field(len(peer.peer_id.raw)) + (2 if peer.connection else 0)
+    size = _field(len(peer.peer_id.raw)) + 2
     for addr in peer.addrs:
         size += _field(len(addr.to_bytes()))
     return 1 + _varint(size) + size

@@ -294,7 +294,7 @@ class Node:
         wake = self._upkeep.next_due()
         if self._rejoining.at is not None:
             wake = min(wake, self._rejoining.at)
-        time.at(wake, self._wake, self.session)
+        time.later(wake, self._wake, self.session)
 
     def _do(self, job: Job) -> None:
         now = self.network.time.now

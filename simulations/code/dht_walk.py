@@ -68,7 +68,7 @@ class Walk:
 
     __slots__ = (
         *("began_at", "depth", "first_found", "found", "is_over", "lookup", "node", "request"),
-        *("rpcs", "session", "spread", "then", "tick"),
+        *("rpcs", "session", "spread", "then", "wakes_at"),
     )
 
     def __init__(
@@ -99,7 +99,7 @@ class Walk:
         self.first_found: float | None = None
         """When the first provider was found."""
         self.is_over = False
-        self.tick = -1
+        self.wakes_at = -1.0
 
     def step(self) -> None:
         """Ask whom the lookup names now; end when it is over."""
@@ -121,10 +121,9 @@ class Walk:
         change = lookup.next_change()
         assert change is not None, "a lookup that is not over waits for somebody"
         change = min(change, deadline)
-        tick = int(change * 1000.0 + 0.999999)
-        if self.tick < 0 or tick < self.tick:
-            self.tick = tick
-            network.time.at_tick(tick, self._wake, tick)
+        if self.wakes_at < 0.0 or change < self.wakes_at:
+            self.wakes_at = change
+            network.time.later(change, self._wake, change)
 
     def replied(self, peer: PeerId, answer: KadMessage) -> None:
         """Take an answer."""
@@ -160,9 +159,9 @@ class Walk:
         if is_new and self.first_found is None:
             self.first_found = self.node.network.time.now
 
-    def _wake(self, tick: int) -> None:
-        if tick == self.tick:
-            self.tick = -1
+    def _wake(self, at: float) -> None:
+        if at == self.wakes_at:
+            self.wakes_at = -1.0
             self.step()
 
 

@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-TICK: Final = 0.001
-"""Seconds to which all times are rounded up."""
+TICKS: Final = 1000
+"""Milliseconds in a second: all times are rounded up to one."""
 
 FOLD_BYTES: Final = 1 << 16
 """Bytes of events that are hashed together."""
@@ -54,7 +54,7 @@ class Timeline:
     @property
     def now(self) -> float:
         """Seconds since the beginning."""
-        return self.tick * TICK
+        return self.tick / TICKS
 
     @property
     def waiting(self) -> int:
@@ -63,12 +63,21 @@ class Timeline:
 
     def at(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         """Have something called at a time, rounded up; never before what is asked for already."""
-        self.at_tick(math.ceil(seconds * 1000.0 - 1e-6), call, *args)
+        self.at_tick(math.ceil(seconds * TICKS - 1e-6), call, *args)
 
     def at_tick(self, tick: int, call: Callable[..., None], *args: Any) -> None:
         """Have something called at a millisecond."""
         self._turn += 1
         heapq.heappush(self._heap, (max(tick, self.tick), self._turn, call, args))
+
+    def later(self, seconds: float, call: Callable[..., None], *args: Any) -> int:
+        """Have something called at a time, but not within this millisecond; return when.
+
+        For those who wait for a deadline: a sum of seconds may lie a hair above its millisecond.
+        """
+        tick = max(math.ceil(seconds * TICKS - 1e-6), self.tick + 1)
+        self.at_tick(tick, call, *args)
+        return tick
 
     def after(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         """Have something called some time from now."""
@@ -76,7 +85,7 @@ class Timeline:
 
     def run(self, until: float) -> None:
         """Let happen what is due before or at a time, which then is now."""
-        end = math.ceil(until * 1000.0 - 1e-6)
+        end = math.ceil(until * TICKS - 1e-6)
         heap = self._heap
         while heap and heap[0][0] <= end:
             self.tick, _, call, args = heapq.heappop(heap)
