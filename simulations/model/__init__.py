@@ -1,0 +1,1 @@
+"""Arrays and compiled loops instead of objects: what the shipped rules do, at great size."""

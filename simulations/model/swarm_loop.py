@@ -1,0 +1,324 @@
+"""The swarm in steps of a part of a piece's time: decide, share the lines, move bytes, tell.
+
+What arrives within a step can be passed on from the next step on, so nothing is ever faster than
+the lines allow; a line never idles within a step while its flow has another piece to carry.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from .compiled import compiled
+from .swarm_edges import assign, ban, begin, depart, draw, pick, seek, stop
+from .swarm_rates import fill_rates
+from .swarm_world import (
+    DONE,
+    EVENTS,
+    LEECHER,
+    POISONER,
+    PRESENT,
+    PRESENT_COUNT,
+    ROWS,
+    SAMPLES,
+    SENDABLE,
+    SENT,
+    SINCE,
+    STEPS,
+    Rules,
+    World,
+)
+
+PARTS: Final = 8.0
+"""Steps in which the mean flow carries one piece."""
+
+TURN_SECONDS: Final = 20.0
+"""How long a peer that gives nothing is served at least (as swarm/slots.py)."""
+
+GIVERS: Final = 2
+"""One slot in so many is for those who give most (as swarm/slots.py: 4 of 8)."""
+
+STUCK_TURNS: Final = 10
+"""Decisions without any flow or arrival after which nothing will ever flow again."""
+
+ROUNDING: Final = 1e-9
+"""Part of a piece that counts as nothing left."""
+
+
+@compiled
+def wants(w: World, r: Rules, source: int, target: int) -> bool:
+    """Tell whether `source` has a piece that `target` lacks."""
+    if w.held[target] == r.pieces or w.kind[target] == POISONER:
+        return False
+    for word in range(w.have.shape[1]):  # noqa: SIM110
+        if w.have[source, word] & ~w.have[target, word] != 0:
+            return True
+    return False
+
+
+@compiled
+def decide(w: World, r: Rules, peer: int, now: float) -> None:
+    """Choose whom a peer serves until its next turn, as swarm/slots.py does.
+
+    One who waited longest, those who gave most, then by need: who has its turn still, then who
+    holds least. Whoever is not chosen any more gets the piece under way and no other.
+    """
+    interested = 0
+    for at in range(w.degree[peer]):
+        w.chosen[peer, at] = 0
+        w.rank[at] = np.inf
+        if wants(w, r, peer, w.neighbour[peer, at]):
+            w.rank[at] = 0.0
+            interested += 1
+    left = r.slots
+    if interested > r.slots:
+        longest = -1
+        for at in range(w.degree[peer]):
+            waits = w.rank[at] == 0.0 and w.slot[peer, at] < 0
+            if waits and (longest < 0 or w.since[peer, at] < w.since[peer, longest]):
+                longest = at
+        if longest >= 0:
+            w.chosen[peer, longest] = 1
+            w.rank[longest] = np.inf
+            left -= 1
+        for _ in range(r.slots // GIVERS):
+            best = -1
+            most = 0.0
+            for at in range(w.degree[peer]):
+                if w.rank[at] == 0.0 and w.given[peer, at] > most:
+                    best = at
+                    most = w.given[peer, at]
+            if best < 0 or left == 0:
+                break
+            w.chosen[peer, best] = 1
+            w.rank[best] = np.inf
+            left -= 1
+        for at in range(w.degree[peer]):
+            if w.rank[at] == 0.0:
+                served = w.slot[peer, at] >= 0
+                turn = served and now < w.since[peer, at] + TURN_SECONDS
+                waited = 0.0 if served else min(1.0, (now - w.since[peer, at]) / 1e9)
+                late = 0.0 if turn else 1.0 + w.held[w.neighbour[peer, at]]
+                w.rank[at] = late - waited
+    while left > 0:
+        best = -1
+        for at in range(w.degree[peer]):
+            if w.rank[at] < np.inf and (best < 0 or w.rank[at] < w.rank[best]):
+                best = at
+        if best < 0:
+            break
+        w.chosen[peer, best] = 1
+        w.rank[best] = np.inf
+        left -= 1
+    for at in range(w.degree[peer]):
+        w.given[peer, at] = 0.0
+        if w.slot[peer, at] >= 0:
+            w.ending[peer * r.slots + w.slot[peer, at]] = 1 - w.chosen[peer, at]
+    w.stirred[peer] = 1
+
+
+@compiled
+def serve(w: World, r: Rules, peer: int, now: float) -> None:
+    """Fill the free slots: chosen neighbours first, then who has waited longest."""
+    for at in range(w.degree[peer]):
+        w.rank[at] = -1.0 if w.slot[peer, at] >= 0 else 1.0
+    while w.free[peer] > 0:
+        best = -1
+        for at in range(w.degree[peer]):
+            if w.rank[at] < 0.0:
+                continue
+            if best < 0 or w.chosen[peer, at] > w.chosen[peer, best]:
+                best = at
+            equal = w.chosen[peer, at] == w.chosen[peer, best]
+            if equal and w.since[peer, at] < w.since[peer, best]:
+                best = at
+        if best < 0:
+            w.stirred[peer] = 0
+            return
+        w.rank[best] = -1.0
+        begin(w, r, peer, best, now)
+
+
+@compiled
+def arrive(w: World, r: Rules, next_peer: int, now: float) -> int:
+    """Let everybody in who has arrived by now; return whose turn is next."""
+    first = w.numbers[PRESENT_COUNT]
+    peers = w.up.shape[0]
+    while next_peer < peers and w.arrive[w.order[next_peer]] <= now:
+        peer = w.order[next_peer]
+        w.state[peer] = PRESENT
+        w.at[peer] = w.numbers[PRESENT_COUNT]
+        w.present[w.at[peer]] = peer
+        w.numbers[PRESENT_COUNT] += 1
+        if w.up[peer] > 0.0:
+            w.free[peer] = r.slots
+        w.turn[peer] = now + r.rotate * (1 + draw(w, 1 << 20)) / (1 << 20)
+        next_peer += 1
+    for at in range(first, w.numbers[PRESENT_COUNT]):
+        seek(w, r, w.present[at], now)
+    return next_peer
+
+
+@compiled
+def move(w: World, r: Rules, count: int, now: float, length: float) -> float:
+    """Move bytes for one step; note the finished pieces. Return the bytes moved."""
+    moved = 0.0
+    for at in range(count):
+        flow = w.flows[at]
+        source = flow // r.slots
+        target = w.target[flow]
+        budget = w.rate[flow] * length
+        spent = 0.0
+        while True:
+            if budget - spent < w.left[flow] - ROUNDING * r.piece_bytes:
+                w.left[flow] -= budget - spent
+                spent = budget
+                break
+            spent = min(budget, spent + w.left[flow])
+            event = w.numbers[EVENTS]
+            if event >= w.event_flow.shape[0]:
+                raise OverflowError("more pieces in a step than the model has room for")
+            w.event_flow[event] = flow
+            w.event_peer[event] = target
+            w.event_piece[event] = w.piece[flow]
+            w.event_time[event] = now + spent / w.rate[flow]
+            w.numbers[EVENTS] += 1
+            w.piece[flow] = -1
+            if w.ending[flow] == 0:
+                piece = pick(w, r, source, target)
+                if piece >= 0:
+                    assign(w, r, flow, piece)
+                    continue
+            break
+        w.up_bytes[source] += spent
+        w.down_bytes[target] += spent
+        moved += spent
+    return moved
+
+
+@compiled
+def tell(w: World, r: Rules, now: float) -> None:
+    """Let the pieces count that arrived in the step that is over."""
+    for event in range(w.numbers[EVENTS]):
+        flow = w.event_flow[event]
+        source = flow // r.slots
+        peer = w.event_peer[event]
+        piece = w.event_piece[event]
+        w.pending8[peer, piece >> 3] &= ~w.bits[piece & 7]
+        w.asked[peer] -= 1
+        if w.kind[source] == POISONER:
+            w.wasted[peer] += r.piece_bytes
+            ban(w, r, peer, source, now)
+            continue
+        w.have8[peer, piece >> 3] |= w.bits[piece & 7]
+        w.held[peer] += 1
+        w.copies[piece] += 1
+        w.stirred[peer] = 1
+        for at in range(w.degree[peer]):
+            other = w.neighbour[peer, at]
+            w.rarity[other, piece] += 1
+            if other == source:
+                w.given[peer, at] += r.piece_bytes
+        if w.held[peer] + w.asked[peer] == r.pieces:
+            for at in range(w.degree[peer]):
+                w.stirred[w.neighbour[peer, at]] = 1
+        if w.held[peer] == r.pieces:
+            w.done[peer] = w.event_time[event]
+            w.numbers[DONE] += 1
+    for event in range(w.numbers[EVENTS]):
+        flow = w.event_flow[event]
+        if w.target[flow] >= 0 and w.piece[flow] < 0:
+            stop(w, r, flow, now)
+    for event in range(w.numbers[EVENTS]):
+        peer = w.event_peer[event]
+        if r.leave and w.held[peer] == r.pieces and w.state[peer] == PRESENT:
+            depart(w, r, peer, now)
+    w.numbers[EVENTS] = 0
+
+
+@compiled
+def sample(w: World, r: Rules, now: float) -> None:
+    """Write a row of the tables over time."""
+    if w.numbers[ROWS] == SAMPLES:
+        for row in range(SAMPLES // 2):
+            for column in range(4):
+                w.rows[row, column] = w.rows[2 * row + 1, column]
+            for column in range(4, 6):
+                w.rows[row, column] = (w.rows[2 * row, column] + w.rows[2 * row + 1, column]) / 2
+        w.numbers[ROWS] = SAMPLES // 2
+    row = w.numbers[ROWS]
+    took = now - w.sums[SINCE]
+    w.rows[row, 0] = now
+    w.rows[row, 1] = w.copies.min()
+    w.rows[row, 2] = w.copies.sum() / r.pieces
+    w.rows[row, 3] = w.numbers[DONE]
+    w.rows[row, 4] = w.sums[SENT] / took if took > 0.0 else 0.0
+    w.rows[row, 5] = w.sums[SENDABLE] / took if took > 0.0 else 0.0
+    w.numbers[ROWS] += 1
+    w.sums[SENT] = 0.0
+    w.sums[SENDABLE] = 0.0
+    w.sums[SINCE] = now
+
+
+@compiled
+def simulate(w: World, r: Rules, interval: float) -> float:
+    """Run until everybody is done, nothing can flow any more, or the horizon; return the time."""
+    peers = w.up.shape[0]
+    now = 0.0
+    next_peer = 0
+    idle = 0
+    next_sample = interval
+    sample(w, r, now)
+    while w.numbers[DONE] < r.wanted and now < r.horizon:
+        w.numbers[STEPS] += 1
+        next_peer = arrive(w, r, next_peer, now)
+        start = draw(w, peers)
+        sendable = 0.0
+        for offset in range(peers):
+            peer = (start + offset) % peers
+            if w.state[peer] != PRESENT:
+                continue
+            sendable += w.up[peer]
+            if w.turn[peer] <= now:
+                if w.degree[peer] < r.neighbours // 2 and w.kind[peer] == LEECHER:
+                    seek(w, r, peer, now)
+                decide(w, r, peer, now)
+                while w.turn[peer] <= now:
+                    w.turn[peer] += r.rotate
+            if w.free[peer] > 0 and w.stirred[peer] > 0:
+                serve(w, r, peer, now)
+        count = 0
+        for flow in range(w.target.shape[0]):
+            if w.target[flow] >= 0:
+                w.flows[count] = flow
+                count += 1
+        length = r.rotate
+        if count > 0:
+            idle = 0
+            total = fill_rates(w, r, count)
+            if total > 0.0:
+                length = min(r.rotate, r.piece_bytes * count / total / PARTS)
+        else:
+            idle += 1
+        if next_peer < peers:
+            wait = w.arrive[w.order[next_peer]] - now
+            if count == 0:
+                length = max(wait, 0.0)
+                idle = 0
+        elif idle > STUCK_TURNS:
+            break
+        length = min(length, r.horizon - now)
+        w.sums[SENT] += move(w, r, count, now, length)
+        w.sums[SENDABLE] += sendable * length
+        now += length
+        tell(w, r, now)
+        if now >= next_sample:
+            sample(w, r, now)
+            if w.numbers[ROWS] == SAMPLES:
+                interval *= 2
+            while next_sample <= now:
+                next_sample += interval
+    if w.sums[SINCE] < now:
+        sample(w, r, now)
+    return now
