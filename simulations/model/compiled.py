@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
+
+import platformdirs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -11,6 +15,24 @@ try:
     import numba
 except ImportError:  # the extra `simulate` is not installed in full
     numba = None
+
+
+def _sources() -> str:
+    """Return a digest of all modules beside this one.
+
+    numba keeps machine code by the file of the outermost function; it would miss that a function
+    which that one calls has changed in another file.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+if numba is not None and not numba.config.CACHE_DIR:
+    numba.config.CACHE_DIR = str(
+        platformdirs.user_cache_path("shoal", appauthor=False) / "numba" / _sources()
+    )
 
 
 def compiled(function: F) -> F:

@@ -66,11 +66,14 @@ def run(scenario: Scenario, seed: int) -> Result:
     swarm = scenario.swarm
     chance = np.random.default_rng([seed, 0x5A42])
     world, rules = _begin(scenario, chance)
-    wanting = np.flatnonzero((world.kind != SEED) & (world.kind != POISONER))
+    wanting = np.flatnonzero((world.peer.kind != SEED) & (world.peer.kind != POISONER))
     bound = least_seconds(
         float(swarm.pieces) * swarm.piece_bytes,
-        float(world.up[world.kind == SEED].sum()),
-        [(float(world.arrive[p]), float(world.up[p]), float(world.down[p])) for p in wanting],
+        float(world.peer.up[world.peer.kind == SEED].sum()),
+        [
+            (float(world.peer.arrive[p]), float(world.peer.up[p]), float(world.peer.down[p]))
+            for p in wanting
+        ],
         swarm.site_bytes,
     )
     interval = max(bound, 1e-3) / (SAMPLES / 4)
@@ -146,29 +149,29 @@ def _begin(scenario: Scenario, chance: np.random.Generator) -> tuple[World, Rule
     )
     most = min(peers - 1, int(np.ceil(CROWD_FACTOR * neighbours)) + 1)
     world = empty_world(peers, rules, most, int(chance.integers(1 << 32)), liars)
-    world.kind[swarm.seeds :] = LEECHER
-    world.kind[peers - liars :] = POISONER
+    world.peer.kind[swarm.seeds :] = LEECHER
+    world.peer.kind[peers - liars :] = POISONER
     chosen = chance.permutation(np.arange(swarm.seeds, peers - liars))[:riders]
-    world.kind[chosen] = FREE_RIDER
+    world.peer.kind[chosen] = FREE_RIDER
     classes = link_classes(scenario.links, swarm.seeds, swarm.leechers, chance)
-    world.link[:] = classes
-    world.up[:] = [scenario.links[number].up for number in classes]
-    world.down[:] = [scenario.links[number].down for number in classes]
-    world.up[world.kind == FREE_RIDER] = 0.0
-    world.nat[:] = _nats(scenario, peers, swarm.seeds, chance)
+    world.peer.link[:] = classes
+    world.peer.up[:] = [scenario.links[number].up for number in classes]
+    world.peer.down[:] = [scenario.links[number].down for number in classes]
+    world.peer.up[world.peer.kind == FREE_RIDER] = 0.0
+    world.peer.nat[:] = _nats(scenario, peers, swarm.seeds, chance)
     arrivals = swarm.arrival * np.arange(swarm.leechers) / swarm.leechers
-    world.arrive[swarm.seeds :] = chance.permutation(arrivals)
-    world.arrive[world.kind == POISONER] = 0.0
+    world.peer.arrive[swarm.seeds :] = chance.permutation(arrivals)
+    world.peer.arrive[world.peer.kind == POISONER] = 0.0
     # Among those that come at the same moment the order is random: who comes first knows more.
     shuffled = chance.permutation(peers)
-    world.order[:] = shuffled[np.argsort(world.arrive[shuffled], kind="stable")]
-    has_all = (world.kind == SEED) | (world.kind == POISONER)
+    world.peer.order[:] = shuffled[np.argsort(world.peer.arrive[shuffled], kind="stable")]
+    has_all = (world.peer.kind == SEED) | (world.peer.kind == POISONER)
     full = np.zeros(world.have8.shape[1], np.uint8)
     full[: swarm.pieces // 8] = 255
     if swarm.pieces % 8:
         full[swarm.pieces // 8] = (1 << swarm.pieces % 8) - 1
     world.have8[has_all] = full
-    world.held[has_all] = swarm.pieces
+    world.peer.held[has_all] = swarm.pieces
     world.copies[:] = swarm.seeds
     return world, rules
 
@@ -211,33 +214,33 @@ def _result(
     bound: float,
     ended: float,
 ) -> Result:
-    wanting = np.flatnonzero((world.kind != SEED) & (world.kind != POISONER))
-    completed = np.where(world.done < 0, np.nan, world.done)[wanting]
+    wanting = np.flatnonzero((world.peer.kind != SEED) & (world.peer.kind != POISONER))
+    completed = np.where(world.peer.done < 0, np.nan, world.peer.done)[wanting]
     _prove(scenario, world, completed, bound, ended)
     rows = world.rows[: world.numbers[ROWS]]
     spans = np.diff(rows[:, 0])
     tables: dict[str, dict[str, Column]] = {
         COMPLETIONS: {
             "node": wanting,
-            "link": [scenario.links[number].name for number in world.link[wanting]],
-            "arrived": world.arrive[wanting],
+            "link": [scenario.links[number].name for number in world.peer.link[wanting]],
+            "arrived": world.peer.arrive[wanting],
             "completed": completed,
-            "up_bytes": world.up_bytes[wanting],
-            "down_bytes": world.down_bytes[wanting],
+            "up_bytes": world.peer.up_bytes[wanting],
+            "down_bytes": world.peer.down_bytes[wanting],
         },
         AVAILABILITY: dict(zip(("time", "least", "mean", "done"), rows.T[:4], strict=True)),
         UTILISATION: dict(zip(("time", "used", "possible"), rows.T[[0, 4, 5], 1:], strict=True)),
     }
-    if world.up.shape[0] <= PICTURE_PEERS:
-        sources = np.repeat(np.arange(world.up.shape[0]), world.degree)
-        targets = world.neighbour[world.neighbour >= 0]
+    if world.peer.up.shape[0] <= PICTURE_PEERS:
+        sources = np.repeat(np.arange(world.peer.up.shape[0]), world.peer.degree)
+        targets = world.edge.neighbour[world.edge.neighbour >= 0]
         once = sources < targets
         tables[EDGES] = {"source": sources[once], "target": targets[once]}
-    took = np.sort((completed - world.arrive[wanting])[np.isfinite(completed)])
+    took = np.sort((completed - world.peer.arrive[wanting])[np.isfinite(completed)])
     sendable = float((rows[1:, 5] * spans).sum())
     last = float(completed.max()) if len(took) == len(wanting) else None
     summary: dict[str, Value] = {
-        "peers": int(world.up.shape[0]),
+        "peers": int(world.peer.up.shape[0]),
         "wanting": len(wanting),
         "completed": len(took),
         "ended_seconds": ended,
@@ -245,16 +248,16 @@ def _result(
         "bound_seconds": bound,
         "over_bound": None if last is None else last / bound,
         **{f"p{part}_seconds": _percentile(took, part) for part in (10, 50, 90, 99)},
-        "upload_use": float(world.up_bytes.sum()) / sendable if sendable else None,
-        "wasted_bytes": int(world.wasted.sum()),
+        "upload_use": float(world.peer.up_bytes.sum()) / sendable if sendable else None,
+        "wasted_bytes": int(world.peer.wasted.sum()),
         "hedges": int(world.numbers[HEDGES]),
         "bans": int(world.numbers[BANS]),
         "steps": int(world.numbers[STEPS]),
     }
     digest = hashlib.sha256()
     for array in (
-        world.done, world.up_bytes, world.down_bytes, world.wasted, rows, world.numbers,
-        world.have, world.sent,
+        world.peer.done, world.peer.up_bytes, world.peer.down_bytes, world.peer.wasted, rows,
+        world.numbers, world.have, world.sent,
     ):  # fmt: skip
         digest.update(np.ascontiguousarray(array).tobytes())
     return Result(scenario, seed, digest.hexdigest(), summary, tables)
@@ -273,15 +276,16 @@ def _prove(scenario: Scenario, world: World, completed: Floats, bound: float, en
     swarm = scenario.swarm
     size = swarm.pieces * swarm.piece_bytes
     slack = 1 + 1e-6
-    sent, received = float(world.up_bytes.sum()), float(world.down_bytes.sum())
-    finished = world.done >= 0
+    sent, received = float(world.peer.up_bytes.sum()), float(world.peer.down_bytes.sum())
+    peer = world.peer
+    finished = peer.done >= 0
     broken = (
         (abs(sent - received) > 1e-6 * max(sent, 1.0), "bytes sent are not bytes received"),
-        (bool((world.up_bytes > world.up * ended * slack + 1).any()), "an uplink carried too much"),
-        (bool((world.down_bytes > world.down * ended * slack + 1).any()),
+        (bool((peer.up_bytes > peer.up * ended * slack + 1).any()), "an uplink carried too much"),
+        (bool((peer.down_bytes > peer.down * ended * slack + 1).any()),
          "a downlink carried too much"),
-        (bool((world.down_bytes[finished] * slack < size).any()), "a peer is done without bytes"),
-        (bool((world.held[finished] != swarm.pieces).any()), "a peer is done without pieces"),
+        (bool((peer.down_bytes[finished] * slack < size).any()), "a peer is done without bytes"),
+        (bool((peer.held[finished] != swarm.pieces).any()), "a peer is done without pieces"),
         (bool(np.isfinite(completed).all()) and float(completed.max()) * slack < bound,
          f"done in {float(completed.max()):.3f} s, faster than the least possible {bound:.3f} s"),
     )  # fmt: skip

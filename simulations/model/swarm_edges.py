@@ -11,7 +11,6 @@ from .swarm_world import (
     GONE,
     HEDGES,
     POISONER,
-    PRESENT,
     PRESENT_COUNT,
     SEED,
     Rules,
@@ -64,32 +63,32 @@ def count_bits(w: World, peer: int, of: int, step: int) -> None:
 @compiled
 def connect(w: World, one: int, other: int, now: float) -> bool:
     """Make two peers neighbours, if both have room and can meet and are none yet."""
-    most = w.neighbour.shape[1]
-    if one == other or w.degree[one] >= most or w.degree[other] >= most:
+    most = w.edge.neighbour.shape[1]
+    if one == other or w.peer.degree[one] >= most or w.peer.degree[other] >= most:
         return False
-    if not can_meet(w.nat[one], w.nat[other]):
+    if not can_meet(w.peer.nat[one], w.peer.nat[other]):
         return False
-    honest = w.up.shape[0] - w.banned.shape[1]
+    honest = w.peer.up.shape[0] - w.banned.shape[1]
     if one >= honest and (other >= honest or w.banned[other, one - honest]):
         return False
     if other >= honest and w.banned[one, other - honest]:
         return False
-    for at in range(w.degree[one]):
-        if w.neighbour[one, at] == other:
+    for at in range(w.peer.degree[one]):
+        if w.edge.neighbour[one, at] == other:
             return False
-    a = w.degree[one]
-    b = w.degree[other]
-    w.neighbour[one, a] = other
-    w.neighbour[other, b] = one
-    w.back[one, a] = b
-    w.back[other, b] = a
+    a = w.peer.degree[one]
+    b = w.peer.degree[other]
+    w.edge.neighbour[one, a] = other
+    w.edge.neighbour[other, b] = one
+    w.edge.back[one, a] = b
+    w.edge.back[other, b] = a
     for peer, at in ((one, a), (other, b)):
-        w.since[peer, at] = now
-        w.given[peer, at] = 0.0
-        w.slot[peer, at] = -1
-        w.chosen[peer, at] = 0
-        w.stirred[peer] = 1
-        w.degree[peer] += 1
+        w.edge.since[peer, at] = now
+        w.edge.given[peer, at] = 0.0
+        w.edge.slot[peer, at] = -1
+        w.edge.chosen[peer, at] = 0
+        w.peer.stirred[peer] = 1
+        w.peer.degree[peer] += 1
     count_bits(w, one, other, 1)
     count_bits(w, other, one, 1)
     return True
@@ -102,43 +101,43 @@ def seek(w: World, r: Rules, peer: int, now: float) -> None:
     wanted = min(r.neighbours, count - 1)
     if wanted == count - 1:
         for at in range(count):
-            connect(w, peer, w.present[at], now)
+            connect(w, peer, w.peer.present[at], now)
         return
     for _ in range(TRIES * wanted):
-        if w.degree[peer] >= wanted:
+        if w.peer.degree[peer] >= wanted:
             return
-        connect(w, peer, w.present[draw(w, count)], now)
+        connect(w, peer, w.peer.present[draw(w, count)], now)
 
 
 @compiled
 def forget_entry(w: World, r: Rules, peer: int, at: int) -> None:
     """Take an edge out of a peer's row; the last one takes its place."""
-    last = w.degree[peer] - 1
+    last = w.peer.degree[peer] - 1
     if at != last:
-        other = w.neighbour[peer, last]
-        w.neighbour[peer, at] = other
-        w.back[peer, at] = w.back[peer, last]
-        w.back[other, w.back[peer, last]] = at
-        w.since[peer, at] = w.since[peer, last]
-        w.given[peer, at] = w.given[peer, last]
-        w.slot[peer, at] = w.slot[peer, last]
-        w.chosen[peer, at] = w.chosen[peer, last]
-        if w.slot[peer, at] >= 0:
-            w.edge[peer * r.slots + w.slot[peer, at]] = at
-    w.neighbour[peer, last] = -1
-    w.slot[peer, last] = -1
-    w.degree[peer] = last
+        other = w.edge.neighbour[peer, last]
+        w.edge.neighbour[peer, at] = other
+        w.edge.back[peer, at] = w.edge.back[peer, last]
+        w.edge.back[other, w.edge.back[peer, last]] = at
+        w.edge.since[peer, at] = w.edge.since[peer, last]
+        w.edge.given[peer, at] = w.edge.given[peer, last]
+        w.edge.slot[peer, at] = w.edge.slot[peer, last]
+        w.edge.chosen[peer, at] = w.edge.chosen[peer, last]
+        if w.edge.slot[peer, at] >= 0:
+            w.flow.edge[peer * r.slots + w.edge.slot[peer, at]] = at
+    w.edge.neighbour[peer, last] = -1
+    w.edge.slot[peer, last] = -1
+    w.peer.degree[peer] = last
 
 
 @compiled
 def disconnect(w: World, r: Rules, peer: int, at: int, now: float) -> None:
     """End an edge and the flows over it."""
-    other = w.neighbour[peer, at]
-    if w.slot[peer, at] >= 0:
-        stop(w, r, peer * r.slots + w.slot[peer, at], now)
-    back = w.back[peer, at]
-    if w.slot[other, back] >= 0:
-        stop(w, r, other * r.slots + w.slot[other, back], now)
+    other = w.edge.neighbour[peer, at]
+    if w.edge.slot[peer, at] >= 0:
+        stop(w, r, peer * r.slots + w.edge.slot[peer, at], now)
+    back = w.edge.back[peer, at]
+    if w.edge.slot[other, back] >= 0:
+        stop(w, r, other * r.slots + w.edge.slot[other, back], now)
     count_bits(w, peer, other, -1)
     count_bits(w, other, peer, -1)
     forget_entry(w, r, peer, at)
@@ -148,12 +147,12 @@ def disconnect(w: World, r: Rules, peer: int, at: int, now: float) -> None:
 @compiled
 def depart(w: World, r: Rules, peer: int, now: float) -> None:
     """Take a peer out of the swarm."""
-    while w.degree[peer] > 0:
-        disconnect(w, r, peer, w.degree[peer] - 1, now)
-    w.state[peer] = GONE
-    last = w.present[w.numbers[PRESENT_COUNT] - 1]
-    w.present[w.at[peer]] = last
-    w.at[last] = w.at[peer]
+    while w.peer.degree[peer] > 0:
+        disconnect(w, r, peer, w.peer.degree[peer] - 1, now)
+    w.peer.state[peer] = GONE
+    last = w.peer.present[w.numbers[PRESENT_COUNT] - 1]
+    w.peer.present[w.peer.at[peer]] = last
+    w.peer.at[last] = w.peer.at[peer]
     w.numbers[PRESENT_COUNT] -= 1
     for byte in range(w.have8.shape[1]):
         value = w.have8[peer, byte]
@@ -165,27 +164,27 @@ def depart(w: World, r: Rules, peer: int, now: float) -> None:
 def stop(w: World, r: Rules, flow: int, now: float) -> None:
     """End a flow; a piece under way is to be fetched again."""
     source = flow // r.slots
-    target = w.target[flow]
-    piece = w.piece[flow]
+    target = w.flow.target[flow]
+    piece = w.flow.piece[flow]
     if piece >= 0:
-        w.wasted[target] += r.piece_bytes - w.left[flow]
+        w.peer.wasted[target] += r.piece_bytes - w.flow.left[flow]
         w.pending8[target, piece >> 3] &= ~w.bits[piece & 7]
-        w.asked[target] -= 1
-        for at in range(w.degree[target]):
-            w.stirred[w.neighbour[target, at]] = 1
-    if w.before[flow] >= 0:
-        w.after[w.before[flow]] = w.after[flow]
+        w.peer.asked[target] -= 1
+        for at in range(w.peer.degree[target]):
+            w.peer.stirred[w.edge.neighbour[target, at]] = 1
+    if w.flow.before[flow] >= 0:
+        w.flow.after[w.flow.before[flow]] = w.flow.after[flow]
     else:
-        w.head[target] = w.after[flow]
-    if w.after[flow] >= 0:
-        w.before[w.after[flow]] = w.before[flow]
-    w.slot[source, w.edge[flow]] = -1
-    w.since[source, w.edge[flow]] = now
-    w.target[flow] = -1
-    w.piece[flow] = -1
-    w.ending[flow] = 0
-    w.free[source] += 1
-    w.stirred[source] = 1
+        w.peer.head[target] = w.flow.after[flow]
+    if w.flow.after[flow] >= 0:
+        w.flow.before[w.flow.after[flow]] = w.flow.before[flow]
+    w.edge.slot[source, w.flow.edge[flow]] = -1
+    w.edge.since[source, w.flow.edge[flow]] = now
+    w.flow.target[flow] = -1
+    w.flow.piece[flow] = -1
+    w.flow.ending[flow] = 0
+    w.peer.free[source] += 1
+    w.peer.stirred[source] = 1
 
 
 @compiled
@@ -193,8 +192,8 @@ def pick(w: World, r: Rules, source: int, target: int) -> int:
     """Return the piece that `target` should get from `source` next; -1 = none."""
     ties = 0
     best = 1 << 62
-    seeding = w.kind[source] == SEED and r.order == 0
-    at_random = r.order == 1 or (r.order == 0 and w.held[target] < RANDOM_FIRST)
+    seeding = w.peer.kind[source] == SEED and r.order == 0
+    at_random = r.order == 1 or (r.order == 0 and w.peer.held[target] < RANDOM_FIRST)
     for word in range(w.have.shape[1]):
         if w.have[source, word] & ~(w.have[target, word] | w.pending[target, word]) == 0:
             continue
@@ -221,23 +220,23 @@ def pick(w: World, r: Rules, source: int, target: int) -> int:
 @compiled
 def take_over(w: World, r: Rules, source: int, target: int, now: float) -> int:
     """Return a last piece whose sender is so slow that `source` should send it; -1 = none."""
-    if w.held[target] + w.asked[target] < r.pieces or w.up[source] <= 0.0:
+    if w.peer.held[target] + w.peer.asked[target] < r.pieces or w.peer.up[source] <= 0.0:
         return -1
-    own = r.piece_bytes * r.slots / w.up[source]
+    own = r.piece_bytes * r.slots / w.peer.up[source]
     slowest = -1
     longest = HEDGE_GAIN * own
-    flow = w.head[target]
+    flow = w.peer.head[target]
     while flow >= 0:
-        piece = w.piece[flow]
-        if flow // r.slots != source and piece >= 0:
-            takes = w.left[flow] / max(w.rate[flow], 1e-9)
+        piece = w.flow.piece[flow]
+        if flow // r.slots != source and piece >= 0 and w.flow.rate[flow] > 0.0:
+            takes = w.flow.left[flow] / w.flow.rate[flow]
             if takes > longest and w.have8[source, piece >> 3] & w.bits[piece & 7]:
                 longest = takes
                 slowest = flow
-        flow = w.after[flow]
+        flow = w.flow.after[flow]
     if slowest < 0:
         return -1
-    piece = w.piece[slowest]
+    piece = w.flow.piece[slowest]
     stop(w, r, slowest, now)
     w.numbers[HEDGES] += 1
     return int(piece)
@@ -246,21 +245,25 @@ def take_over(w: World, r: Rules, source: int, target: int, now: float) -> int:
 @compiled
 def assign(w: World, r: Rules, flow: int, piece: int) -> None:
     """Let a flow carry a piece from its start."""
-    target = w.target[flow]
+    target = w.flow.target[flow]
     source = flow // r.slots
-    w.piece[flow] = piece
-    w.left[flow] = r.piece_bytes
+    w.flow.piece[flow] = piece
+    w.flow.left[flow] = r.piece_bytes
     w.pending8[target, piece >> 3] |= w.bits[piece & 7]
-    w.asked[target] += 1
-    if w.kind[source] == SEED:
+    w.peer.asked[target] += 1
+    if w.peer.kind[source] == SEED:
         w.sent[source, piece] += 1
 
 
 @compiled
 def begin(w: World, r: Rules, source: int, at: int, now: float) -> bool:
     """Serve a neighbour in a free slot, if there is something for it."""
-    target = w.neighbour[source, at]
-    if w.held[target] == r.pieces or w.state[target] != PRESENT or w.kind[target] == POISONER:
+    target = w.edge.neighbour[source, at]
+    if (
+        w.peer.held[target] == r.pieces
+        or w.peer.state[target] != PRESENT
+        or w.peer.kind[target] == POISONER
+    ):
         return False
     piece = pick(w, r, source, target)
     if piece < 0:
@@ -268,20 +271,20 @@ def begin(w: World, r: Rules, source: int, at: int, now: float) -> bool:
     if piece < 0:
         return False
     slot = 0
-    while w.target[source * r.slots + slot] >= 0:
+    while w.flow.target[source * r.slots + slot] >= 0:
         slot += 1
     flow = source * r.slots + slot
-    w.target[flow] = target
-    w.edge[flow] = at
-    w.rate[flow] = 0.0
-    w.slot[source, at] = slot
-    w.since[source, at] = now
-    w.free[source] -= 1
-    w.before[flow] = -1
-    w.after[flow] = w.head[target]
-    if w.head[target] >= 0:
-        w.before[w.head[target]] = flow
-    w.head[target] = flow
+    w.flow.target[flow] = target
+    w.flow.edge[flow] = at
+    w.flow.rate[flow] = 0.0
+    w.edge.slot[source, at] = slot
+    w.edge.since[source, at] = now
+    w.peer.free[source] -= 1
+    w.flow.before[flow] = -1
+    w.flow.after[flow] = w.peer.head[target]
+    if w.peer.head[target] >= 0:
+        w.flow.before[w.peer.head[target]] = flow
+    w.peer.head[target] = flow
     assign(w, r, flow, piece)
     return True
 
@@ -289,9 +292,9 @@ def begin(w: World, r: Rules, source: int, at: int, now: float) -> bool:
 @compiled
 def ban(w: World, r: Rules, peer: int, liar: int, now: float) -> None:
     """A peer got a wrong piece: it never speaks with its sender again."""
-    w.banned[peer, liar - (w.up.shape[0] - w.banned.shape[1])] = 1
-    for at in range(w.degree[peer]):
-        if w.neighbour[peer, at] == liar:
+    w.banned[peer, liar - (w.peer.up.shape[0] - w.banned.shape[1])] = 1
+    for at in range(w.peer.degree[peer]):
+        if w.edge.neighbour[peer, at] == liar:
             disconnect(w, r, peer, at, now)
             w.numbers[BANS] += 1
             return

@@ -49,10 +49,23 @@ ROUNDING: Final = 1e-9
 @compiled
 def wants(w: World, r: Rules, source: int, target: int) -> bool:
     """Tell whether `source` has a piece that `target` lacks."""
-    if w.held[target] == r.pieces or w.kind[target] == POISONER:
+    if w.peer.held[target] == r.pieces or w.peer.kind[target] == POISONER:
         return False
     for word in range(w.have.shape[1]):  # noqa: SIM110
         if w.have[source, word] & ~w.have[target, word] != 0:
+            return True
+    return False
+
+
+@compiled
+def useful(w: World, r: Rules, source: int, target: int) -> bool:
+    """Tell whether `source` may have something to send to `target` now."""
+    if w.peer.held[target] + w.peer.asked[target] == r.pieces:
+        return wants(w, r, source, target)
+    if w.peer.kind[target] == POISONER:
+        return False
+    for word in range(w.have.shape[1]):
+        if w.have[source, word] & ~(w.have[target, word] | w.pending[target, word]) != 0:
             return True
     return False
 
@@ -65,76 +78,74 @@ def decide(w: World, r: Rules, peer: int, now: float) -> None:
     holds least. Whoever is not chosen any more gets the piece under way and no other.
     """
     interested = 0
-    for at in range(w.degree[peer]):
-        w.chosen[peer, at] = 0
+    for at in range(w.peer.degree[peer]):
+        w.edge.chosen[peer, at] = 0
         w.rank[at] = np.inf
-        if wants(w, r, peer, w.neighbour[peer, at]):
+        if wants(w, r, peer, w.edge.neighbour[peer, at]):
             w.rank[at] = 0.0
             interested += 1
     left = r.slots
     if interested > r.slots:
         longest = -1
-        for at in range(w.degree[peer]):
-            waits = w.rank[at] == 0.0 and w.slot[peer, at] < 0
-            if waits and (longest < 0 or w.since[peer, at] < w.since[peer, longest]):
+        for at in range(w.peer.degree[peer]):
+            waits = w.rank[at] == 0.0 and w.edge.slot[peer, at] < 0
+            if waits and (longest < 0 or w.edge.since[peer, at] < w.edge.since[peer, longest]):
                 longest = at
         if longest >= 0:
-            w.chosen[peer, longest] = 1
+            w.edge.chosen[peer, longest] = 1
             w.rank[longest] = np.inf
             left -= 1
         for _ in range(r.slots // GIVERS):
             best = -1
             most = 0.0
-            for at in range(w.degree[peer]):
-                if w.rank[at] == 0.0 and w.given[peer, at] > most:
+            for at in range(w.peer.degree[peer]):
+                if w.rank[at] == 0.0 and w.edge.given[peer, at] > most:
                     best = at
-                    most = w.given[peer, at]
+                    most = w.edge.given[peer, at]
             if best < 0 or left == 0:
                 break
-            w.chosen[peer, best] = 1
+            w.edge.chosen[peer, best] = 1
             w.rank[best] = np.inf
             left -= 1
-        for at in range(w.degree[peer]):
+        for at in range(w.peer.degree[peer]):
             if w.rank[at] == 0.0:
-                served = w.slot[peer, at] >= 0
-                turn = served and now < w.since[peer, at] + TURN_SECONDS
-                waited = 0.0 if served else min(1.0, (now - w.since[peer, at]) / 1e9)
-                late = 0.0 if turn else 1.0 + w.held[w.neighbour[peer, at]]
+                served = w.edge.slot[peer, at] >= 0
+                turn = served and now < w.edge.since[peer, at] + TURN_SECONDS
+                waited = 0.0 if served else min(1.0, (now - w.edge.since[peer, at]) / 1e9)
+                late = 0.0 if turn else 1.0 + w.peer.held[w.edge.neighbour[peer, at]]
                 w.rank[at] = late - waited
     while left > 0:
         best = -1
-        for at in range(w.degree[peer]):
+        for at in range(w.peer.degree[peer]):
             if w.rank[at] < np.inf and (best < 0 or w.rank[at] < w.rank[best]):
                 best = at
         if best < 0:
             break
-        w.chosen[peer, best] = 1
+        w.edge.chosen[peer, best] = 1
         w.rank[best] = np.inf
         left -= 1
-    for at in range(w.degree[peer]):
-        w.given[peer, at] = 0.0
-        if w.slot[peer, at] >= 0:
-            w.ending[peer * r.slots + w.slot[peer, at]] = 1 - w.chosen[peer, at]
-    w.stirred[peer] = 1
+    for at in range(w.peer.degree[peer]):
+        w.edge.given[peer, at] = 0.0
+        if w.edge.slot[peer, at] >= 0:
+            w.flow.ending[peer * r.slots + w.edge.slot[peer, at]] = 1 - w.edge.chosen[peer, at]
+    w.peer.stirred[peer] = 1
 
 
 @compiled
 def serve(w: World, r: Rules, peer: int, now: float) -> None:
     """Fill the free slots: chosen neighbours first, then who has waited longest."""
-    for at in range(w.degree[peer]):
-        w.rank[at] = -1.0 if w.slot[peer, at] >= 0 else 1.0
-    while w.free[peer] > 0:
+    for at in range(w.peer.degree[peer]):
+        w.rank[at] = -1.0
+        if w.edge.slot[peer, at] < 0 and useful(w, r, peer, w.edge.neighbour[peer, at]):
+            w.rank[at] = w.edge.since[peer, at] - 1e15 * w.edge.chosen[peer, at]
+    while w.peer.free[peer] > 0:
         best = -1
-        for at in range(w.degree[peer]):
-            if w.rank[at] < 0.0:
-                continue
-            if best < 0 or w.chosen[peer, at] > w.chosen[peer, best]:
-                best = at
-            equal = w.chosen[peer, at] == w.chosen[peer, best]
-            if equal and w.since[peer, at] < w.since[peer, best]:
+        for at in range(w.peer.degree[peer]):
+            open_to = w.rank[at] != -1.0
+            if open_to and (best < 0 or w.rank[at] < w.rank[best]):
                 best = at
         if best < 0:
-            w.stirred[peer] = 0
+            w.peer.stirred[peer] = 0
             return
         w.rank[best] = -1.0
         begin(w, r, peer, best, now)
@@ -144,19 +155,19 @@ def serve(w: World, r: Rules, peer: int, now: float) -> None:
 def arrive(w: World, r: Rules, next_peer: int, now: float) -> int:
     """Let everybody in who has arrived by now; return whose turn is next."""
     first = w.numbers[PRESENT_COUNT]
-    peers = w.up.shape[0]
-    while next_peer < peers and w.arrive[w.order[next_peer]] <= now:
-        peer = w.order[next_peer]
-        w.state[peer] = PRESENT
-        w.at[peer] = w.numbers[PRESENT_COUNT]
-        w.present[w.at[peer]] = peer
+    peers = w.peer.up.shape[0]
+    while next_peer < peers and w.peer.arrive[w.peer.order[next_peer]] <= now:
+        peer = w.peer.order[next_peer]
+        w.peer.state[peer] = PRESENT
+        w.peer.at[peer] = w.numbers[PRESENT_COUNT]
+        w.peer.present[w.peer.at[peer]] = peer
         w.numbers[PRESENT_COUNT] += 1
-        if w.up[peer] > 0.0:
-            w.free[peer] = r.slots
-        w.turn[peer] = now + r.rotate * (1 + draw(w, 1 << 20)) / (1 << 20)
+        if w.peer.up[peer] > 0.0:
+            w.peer.free[peer] = r.slots
+        w.peer.turn[peer] = now + r.rotate * (1 + draw(w, 1 << 20)) / (1 << 20)
         next_peer += 1
     for at in range(first, w.numbers[PRESENT_COUNT]):
-        seek(w, r, w.present[at], now)
+        seek(w, r, w.peer.present[at], now)
     return next_peer
 
 
@@ -165,34 +176,34 @@ def move(w: World, r: Rules, count: int, now: float, length: float) -> float:
     """Move bytes for one step; note the finished pieces. Return the bytes moved."""
     moved = 0.0
     for at in range(count):
-        flow = w.flows[at]
+        flow = w.flow.listed[at]
         source = flow // r.slots
-        target = w.target[flow]
-        budget = w.rate[flow] * length
+        target = w.flow.target[flow]
+        budget = w.flow.rate[flow] * length
         spent = 0.0
         while True:
-            if budget - spent < w.left[flow] - ROUNDING * r.piece_bytes:
-                w.left[flow] -= budget - spent
+            if budget - spent < w.flow.left[flow] - ROUNDING * r.piece_bytes:
+                w.flow.left[flow] -= budget - spent
                 spent = budget
                 break
-            spent = min(budget, spent + w.left[flow])
+            spent = min(budget, spent + w.flow.left[flow])
             event = w.numbers[EVENTS]
-            if event >= w.event_flow.shape[0]:
+            if event >= w.event.flow.shape[0]:
                 raise OverflowError("more pieces in a step than the model has room for")
-            w.event_flow[event] = flow
-            w.event_peer[event] = target
-            w.event_piece[event] = w.piece[flow]
-            w.event_time[event] = now + spent / w.rate[flow]
+            w.event.flow[event] = flow
+            w.event.peer[event] = target
+            w.event.piece[event] = w.flow.piece[flow]
+            w.event.time[event] = now + spent / w.flow.rate[flow]
             w.numbers[EVENTS] += 1
-            w.piece[flow] = -1
-            if w.ending[flow] == 0:
+            w.flow.piece[flow] = -1
+            if w.flow.ending[flow] == 0:
                 piece = pick(w, r, source, target)
                 if piece >= 0:
                     assign(w, r, flow, piece)
                     continue
             break
-        w.up_bytes[source] += spent
-        w.down_bytes[target] += spent
+        w.peer.up_bytes[source] += spent
+        w.peer.down_bytes[target] += spent
         moved += spent
     return moved
 
@@ -201,38 +212,38 @@ def move(w: World, r: Rules, count: int, now: float, length: float) -> float:
 def tell(w: World, r: Rules, now: float) -> None:
     """Let the pieces count that arrived in the step that is over."""
     for event in range(w.numbers[EVENTS]):
-        flow = w.event_flow[event]
+        flow = w.event.flow[event]
         source = flow // r.slots
-        peer = w.event_peer[event]
-        piece = w.event_piece[event]
+        peer = w.event.peer[event]
+        piece = w.event.piece[event]
         w.pending8[peer, piece >> 3] &= ~w.bits[piece & 7]
-        w.asked[peer] -= 1
-        if w.kind[source] == POISONER:
-            w.wasted[peer] += r.piece_bytes
+        w.peer.asked[peer] -= 1
+        if w.peer.kind[source] == POISONER:
+            w.peer.wasted[peer] += r.piece_bytes
             ban(w, r, peer, source, now)
             continue
         w.have8[peer, piece >> 3] |= w.bits[piece & 7]
-        w.held[peer] += 1
+        w.peer.held[peer] += 1
         w.copies[piece] += 1
-        w.stirred[peer] = 1
-        for at in range(w.degree[peer]):
-            other = w.neighbour[peer, at]
+        w.peer.stirred[peer] = 1
+        for at in range(w.peer.degree[peer]):
+            other = w.edge.neighbour[peer, at]
             w.rarity[other, piece] += 1
             if other == source:
-                w.given[peer, at] += r.piece_bytes
-        if w.held[peer] + w.asked[peer] == r.pieces:
-            for at in range(w.degree[peer]):
-                w.stirred[w.neighbour[peer, at]] = 1
-        if w.held[peer] == r.pieces:
-            w.done[peer] = w.event_time[event]
+                w.edge.given[peer, at] += r.piece_bytes
+        if w.peer.held[peer] + w.peer.asked[peer] == r.pieces:
+            for at in range(w.peer.degree[peer]):
+                w.peer.stirred[w.edge.neighbour[peer, at]] = 1
+        if w.peer.held[peer] == r.pieces:
+            w.peer.done[peer] = w.event.time[event]
             w.numbers[DONE] += 1
     for event in range(w.numbers[EVENTS]):
-        flow = w.event_flow[event]
-        if w.target[flow] >= 0 and w.piece[flow] < 0:
+        flow = w.event.flow[event]
+        if w.flow.target[flow] >= 0 and w.flow.piece[flow] < 0:
             stop(w, r, flow, now)
     for event in range(w.numbers[EVENTS]):
-        peer = w.event_peer[event]
-        if r.leave and w.held[peer] == r.pieces and w.state[peer] == PRESENT:
+        peer = w.event.peer[event]
+        if r.leave and w.peer.held[peer] == r.pieces and w.peer.state[peer] == PRESENT:
             depart(w, r, peer, now)
     w.numbers[EVENTS] = 0
 
@@ -264,7 +275,7 @@ def sample(w: World, r: Rules, now: float) -> None:
 @compiled
 def simulate(w: World, r: Rules, interval: float) -> float:
     """Run until everybody is done, nothing can flow any more, or the horizon; return the time."""
-    peers = w.up.shape[0]
+    peers = w.peer.up.shape[0]
     now = 0.0
     next_peer = 0
     idle = 0
@@ -277,21 +288,21 @@ def simulate(w: World, r: Rules, interval: float) -> float:
         sendable = 0.0
         for offset in range(peers):
             peer = (start + offset) % peers
-            if w.state[peer] != PRESENT:
+            if w.peer.state[peer] != PRESENT:
                 continue
-            sendable += w.up[peer]
-            if w.turn[peer] <= now:
-                if w.degree[peer] < r.neighbours // 2 and w.kind[peer] == LEECHER:
+            sendable += w.peer.up[peer]
+            if w.peer.turn[peer] <= now:
+                if w.peer.degree[peer] < r.neighbours // 2 and w.peer.kind[peer] == LEECHER:
                     seek(w, r, peer, now)
                 decide(w, r, peer, now)
-                while w.turn[peer] <= now:
-                    w.turn[peer] += r.rotate
-            if w.free[peer] > 0 and w.stirred[peer] > 0:
+                while w.peer.turn[peer] <= now:
+                    w.peer.turn[peer] += r.rotate
+            if w.peer.free[peer] > 0 and w.peer.stirred[peer] > 0:
                 serve(w, r, peer, now)
         count = 0
-        for flow in range(w.target.shape[0]):
-            if w.target[flow] >= 0:
-                w.flows[count] = flow
+        for flow in range(w.flow.target.shape[0]):
+            if w.flow.target[flow] >= 0:
+                w.flow.listed[count] = flow
                 count += 1
         length = r.rotate
         if count > 0:
@@ -302,7 +313,7 @@ def simulate(w: World, r: Rules, interval: float) -> float:
         else:
             idle += 1
         if next_peer < peers:
-            wait = w.arrive[w.order[next_peer]] - now
+            wait = w.peer.arrive[w.peer.order[next_peer]] - now
             if count == 0:
                 length = max(wait, 0.0)
                 idle = 0

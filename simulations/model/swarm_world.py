@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints: TypeAlias = NDArray[np.int64]
+Records: TypeAlias = np.recarray[Any, np.dtype[np.void]]
 Floats: TypeAlias = NDArray[np.float64]
 
 SEED: Final = 0
@@ -50,107 +51,115 @@ class Rules(NamedTuple):
     seeds: int
 
 
+PEER: Final = np.dtype(
+    [
+        ("up", "f8"),
+        ("down", "f8"),
+        ("arrive", "f8"),
+        ("done", "f8"),  # when it had every piece; -1 = not yet
+        ("turn", "f8"),  # when it next decides whom to serve
+        ("up_bytes", "f8"),
+        ("down_bytes", "f8"),
+        ("wasted", "f8"),
+        ("held", "i8"),
+        ("asked", "i8"),  # pieces on their way to it
+        ("degree", "i8"),
+        ("free", "i8"),  # slots
+        ("head", "i8"),  # first flow towards it; `before` and `after` chain them
+        ("at", "i8"),  # its place in `present`
+        ("present", "i8"),  # a list of its own: the peers that are there, in no order
+        ("order", "i8"),  # a list of its own: the peers by arrival
+        ("link", "i8"),  # class of its access line
+        ("kind", "i8"),
+        ("nat", "i8"),
+        ("state", "i8"),
+        ("stirred", "i8"),  # whether something changed since it last found nobody to serve
+    ]
+)
+
+EDGE: Final = np.dtype(
+    [
+        ("neighbour", "i4"),
+        ("back", "i4"),  # where this edge stands in the neighbour's row
+        ("since", "f8"),  # when this neighbour was last choked or unchoked
+        ("given", "f8"),  # bytes that it gave since the last decision
+        ("slot", "i4"),  # in which it is served; -1 = none
+        ("chosen", "i4"),
+    ]
+)
+
+FLOW: Final = np.dtype(
+    [
+        ("left", "f8"),
+        ("rate", "f8"),
+        ("target", "i8"),  # -1 = the slot is free
+        ("piece", "i8"),
+        ("edge", "i8"),
+        ("before", "i8"),
+        ("after", "i8"),
+        ("ending", "i8"),  # it ends with the piece under way
+        ("listed", "i8"),  # a list of its own: the flows of this step
+    ]
+)
+
+EVENT: Final = np.dtype([("time", "f8"), ("flow", "i8"), ("peer", "i8"), ("piece", "i8")])
+
+RESOURCE: Final = np.dtype([("room", "f8"), ("share", "f8"), ("lowest", "f8"), ("users", "i8")])
+
+
 class World(NamedTuple):
-    """What happens: a peer's row number is its name, and seeds come first."""
+    """What happens: a peer's row number is its name; seeds come first, poisoners last."""
 
-    up: Floats
-    down: Floats
-    kind: NDArray[np.int8]
-    link: Ints
-    """Class of the access line."""
-    nat: NDArray[np.int8]
-    arrive: Floats
-    order: Ints
-    """Peers by arrival."""
-
-    state: NDArray[np.int8]
-    done: Floats
-    """When it had every piece; -1 = not yet."""
+    peer: Records
+    edge: Records
+    flow: Records
+    """Row: peer x slots + slot."""
+    event: Records
+    resource: Records
+    """Uplinks, then downlinks, then the site line."""
     have: NDArray[np.uint64]
     have8: NDArray[np.uint8]
     """The same memory in bytes."""
     pending: NDArray[np.uint64]
     pending8: NDArray[np.uint8]
-    held: Ints
-    asked: Ints
-    """Pieces on their way to it."""
     rarity: NDArray[np.int16]
     """Row: peer; column: how many of its neighbours say that they have a piece."""
-    banned: NDArray[np.uint8]
-    """Row: peer; column: poisoner (they are the last rows); 1 = never again."""
     copies: Ints
     """Present copies of each piece, seeds included."""
     sent: Ints
     """Row: seed; column: how often it began to send a piece."""
-    present: Ints
-    """The peers that are there, in no order; `at` tells where each stands."""
-    at: Ints
-    stirred: NDArray[np.int8]
-    """Whether something changed since the peer last found nobody to serve."""
-    turn: Floats
-    """When it next decides whom to serve."""
-    free: Ints
-    """Free slots."""
-
-    neighbour: Ints
-    back: Ints
-    """Where this edge stands in the neighbour's row."""
-    degree: Ints
-    since: Floats
-    """When this neighbour was last choked or unchoked."""
-    given: Floats
-    """Bytes that it gave since the last decision."""
-    slot: Ints
-    """Slot in which it is served; -1 = none."""
-    chosen: NDArray[np.int8]
-
-    target: Ints
-    """Of the flow in each slot (row: peer x slots + slot); -1 = free."""
-    piece: Ints
-    edge: Ints
-    left: Floats
-    rate: Floats
-    ending: NDArray[np.int8]
-    """The flow ends with the piece under way."""
-    before: Ints
-    after: Ints
-    head: Ints
-    """First flow towards each peer; `before` and `after` chain them."""
-
-    up_bytes: Floats
-    down_bytes: Floats
-    wasted: Floats
-
-    event_flow: Ints
-    event_peer: Ints
-    event_piece: Ints
-    event_time: Floats
-    flows: Ints
-    """The flows of this step."""
-    room: Floats
-    """Of each resource: uplinks, then downlinks, then the site line."""
-    users: Ints
-    share: Floats
-    lowest: Floats
+    banned: NDArray[np.uint8]
+    """Row: peer; column: poisoner; 1 = never again."""
     ties: Ints
     rank: Floats
     rows: Floats
     """Samples over time: time, least copies, mean copies, done, used, possible."""
-    numbers: NDArray[np.int64]
+    numbers: Ints
     sums: Floats
     bits: NDArray[np.uint8]
-    places: NDArray[np.int64]
+    places: Ints
     """For each byte, where its bits are set."""
-    counts: NDArray[np.int64]
+    counts: Ints
+
+
+def records(shape: int | tuple[int, int], kind: np.dtype[np.void]) -> Records:
+    """Return zeroed records whose fields are read as attributes."""
+    return np.zeros(shape, kind).view(np.recarray)
 
 
 def empty_world(peers: int, rules: Rules, most_neighbours: int, chance: int, liars: int) -> World:
-    """Return a world in which nobody is there yet; the last `liars` rows are poisoners."""
+    """Return a world in which nobody is there yet."""
     words = (rules.pieces + 63) // 64
-    flows = peers * rules.slots
+    peer = records(peers, PEER)
+    edge = records((peers, most_neighbours), EDGE)
+    flow = records(peers * rules.slots, FLOW)
+    for empty in (peer.done, peer.head, peer.at, edge.neighbour, edge.slot):
+        empty[:] = -1
+    for empty in (flow.target, flow.piece, flow.before, flow.after):
+        empty[:] = -1
+    peer.stirred[:] = 1
     have = np.zeros((peers, words), np.uint64)
     pending = np.zeros((peers, words), np.uint64)
-    edges = (peers, most_neighbours)
     places = np.zeros((256, 8), np.int64)
     counts = np.zeros(256, np.int64)
     for value in range(256):
@@ -160,59 +169,20 @@ def empty_world(peers: int, rules: Rules, most_neighbours: int, chance: int, lia
     numbers = np.zeros(NUMBERS, np.int64)
     numbers[CHANCE] = chance
     return World(
-        up=np.zeros(peers),
-        down=np.zeros(peers),
-        kind=np.zeros(peers, np.int8),
-        link=np.zeros(peers, np.int64),
-        nat=np.zeros(peers, np.int8),
-        arrive=np.zeros(peers),
-        order=np.zeros(peers, np.int64),
-        state=np.zeros(peers, np.int8),
-        done=np.full(peers, -1.0),
+        peer=peer,
+        edge=edge,
+        flow=flow,
+        event=records(2 * peers * rules.slots + 16, EVENT),
+        resource=records(2 * peers + 1, RESOURCE),
         have=have,
         have8=have.view(np.uint8),
         pending=pending,
         pending8=pending.view(np.uint8),
-        held=np.zeros(peers, np.int64),
-        asked=np.zeros(peers, np.int64),
         rarity=np.zeros((peers, rules.pieces), np.int16),
-        banned=np.zeros((peers, liars), np.uint8),
         copies=np.zeros(rules.pieces, np.int64),
-        sent=np.zeros((max(1, rules.seeds), rules.pieces), np.int64),
-        present=np.zeros(peers, np.int64),
-        at=np.full(peers, -1, np.int64),
-        stirred=np.ones(peers, np.int8),
-        turn=np.zeros(peers),
-        free=np.zeros(peers, np.int64),
-        neighbour=np.full(edges, -1, np.int64),
-        back=np.zeros(edges, np.int64),
-        degree=np.zeros(peers, np.int64),
-        since=np.zeros(edges),
-        given=np.zeros(edges),
-        slot=np.full(edges, -1, np.int64),
-        chosen=np.zeros(edges, np.int8),
-        target=np.full(flows, -1, np.int64),
-        piece=np.full(flows, -1, np.int64),
-        edge=np.zeros(flows, np.int64),
-        left=np.zeros(flows),
-        rate=np.zeros(flows),
-        ending=np.zeros(flows, np.int8),
-        before=np.full(flows, -1, np.int64),
-        after=np.full(flows, -1, np.int64),
-        head=np.full(peers, -1, np.int64),
-        up_bytes=np.zeros(peers),
-        down_bytes=np.zeros(peers),
-        wasted=np.zeros(peers),
-        event_flow=np.zeros(2 * flows + 16, np.int64),
-        event_peer=np.zeros(2 * flows + 16, np.int64),
-        event_piece=np.zeros(2 * flows + 16, np.int64),
-        event_time=np.zeros(2 * flows + 16),
-        flows=np.zeros(flows, np.int64),
-        room=np.zeros(2 * peers + 1),
-        users=np.zeros(2 * peers + 1, np.int64),
-        share=np.zeros(2 * peers + 1),
-        lowest=np.zeros(2 * peers + 1),
-        ties=np.zeros(max(rules.pieces, most_neighbours), np.int64),
+        sent=np.zeros((rules.seeds, rules.pieces), np.int64),
+        banned=np.zeros((peers, liars), np.uint8),
+        ties=np.zeros(rules.pieces, np.int64),
         rank=np.zeros(most_neighbours),
         rows=np.zeros((SAMPLES, 6)),
         numbers=numbers,
