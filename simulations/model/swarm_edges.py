@@ -259,11 +259,7 @@ def assign(w: World, r: Rules, flow: int, piece: int) -> None:
 def begin(w: World, r: Rules, source: int, at: int, now: float) -> bool:
     """Serve a neighbour in a free slot, if there is something for it."""
     target = w.edge.neighbour[source, at]
-    if (
-        w.peer.held[target] == r.pieces
-        or w.peer.state[target] != PRESENT
-        or w.peer.kind[target] == POISONER
-    ):
+    if w.peer.held[target] == r.pieces or w.peer.kind[target] == POISONER:
         return False
     piece = pick(w, r, source, target)
     if piece < 0:
