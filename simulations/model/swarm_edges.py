@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .compiled import compiled
+from .compiled import kernel
 from .swarm_world import (
     BANS,
     CHANCE,
@@ -30,7 +30,7 @@ OPEN, INDEPENDENT, RESTRICTED, SYMMETRIC, BLOCKED = range(5)
 """Kinds of NAT; OPEN also stands for a mapped port."""
 
 
-@compiled
+@kernel
 def draw(w: World, below: int) -> int:
     """Return a random number below `below` (PCG-RXS-M-XS 32; products stay below 2^63)."""
     state = w.numbers[CHANCE]
@@ -39,7 +39,7 @@ def draw(w: World, below: int) -> int:
     return int(((word >> 22) ^ word) % below)
 
 
-@compiled
+@kernel
 def can_meet(one: int, other: int) -> bool:
     """Tell whether two kinds of NAT let a direct connection through, by dialling or punching."""
     if one == OPEN or other == OPEN:
@@ -51,7 +51,7 @@ def can_meet(one: int, other: int) -> bool:
     return True
 
 
-@compiled
+@kernel
 def count_bits(w: World, peer: int, of: int, step: int) -> None:
     """Add `step` to the peer's rarity of every piece that `of` says it has."""
     for byte in range(w.have8.shape[1]):
@@ -60,7 +60,7 @@ def count_bits(w: World, peer: int, of: int, step: int) -> None:
             w.rarity[peer, 8 * byte + w.places[value, place]] += step
 
 
-@compiled
+@kernel
 def connect(w: World, one: int, other: int, now: float) -> bool:
     """Make two peers neighbours, if both have room and can meet and are none yet."""
     most = w.edge.neighbour.shape[1]
@@ -94,7 +94,7 @@ def connect(w: World, one: int, other: int, now: float) -> bool:
     return True
 
 
-@compiled
+@kernel
 def seek(w: World, r: Rules, peer: int, now: float) -> None:
     """Connect a peer with present ones at random until it has enough neighbours."""
     count = w.numbers[PRESENT_COUNT]
@@ -109,7 +109,7 @@ def seek(w: World, r: Rules, peer: int, now: float) -> None:
         connect(w, peer, w.peer.present[draw(w, count)], now)
 
 
-@compiled
+@kernel
 def forget_entry(w: World, r: Rules, peer: int, at: int) -> None:
     """Take an edge out of a peer's row; the last one takes its place."""
     last = w.peer.degree[peer] - 1
@@ -129,7 +129,7 @@ def forget_entry(w: World, r: Rules, peer: int, at: int) -> None:
     w.peer.degree[peer] = last
 
 
-@compiled
+@kernel
 def disconnect(w: World, r: Rules, peer: int, at: int, now: float) -> None:
     """End an edge and the flows over it."""
     other = w.edge.neighbour[peer, at]
@@ -144,7 +144,7 @@ def disconnect(w: World, r: Rules, peer: int, at: int, now: float) -> None:
     forget_entry(w, r, other, back)
 
 
-@compiled
+@kernel
 def depart(w: World, r: Rules, peer: int, now: float) -> None:
     """Take a peer out of the swarm."""
     while w.peer.degree[peer] > 0:
@@ -160,7 +160,7 @@ def depart(w: World, r: Rules, peer: int, now: float) -> None:
             w.copies[8 * byte + w.places[value, place]] -= 1
 
 
-@compiled
+@kernel
 def stop(w: World, r: Rules, flow: int, now: float) -> None:
     """End a flow; a piece under way is to be fetched again."""
     source = flow // r.slots
@@ -187,7 +187,7 @@ def stop(w: World, r: Rules, flow: int, now: float) -> None:
     w.peer.stirred[source] = 1
 
 
-@compiled
+@kernel
 def pick(w: World, r: Rules, source: int, target: int) -> int:
     """Return the piece that `target` should get from `source` next; -1 = none."""
     ties = 0
@@ -217,7 +217,7 @@ def pick(w: World, r: Rules, source: int, target: int) -> int:
     return int(w.ties[draw(w, ties)]) if ties > 0 else -1
 
 
-@compiled
+@kernel
 def take_over(w: World, r: Rules, source: int, target: int, now: float) -> int:
     """Return a last piece whose sender is so slow that `source` should send it; -1 = none."""
     if w.peer.held[target] + w.peer.asked[target] < r.pieces or w.peer.up[source] <= 0.0:
@@ -242,7 +242,7 @@ def take_over(w: World, r: Rules, source: int, target: int, now: float) -> int:
     return int(piece)
 
 
-@compiled
+@kernel
 def assign(w: World, r: Rules, flow: int, piece: int) -> None:
     """Let a flow carry a piece from its start."""
     target = w.flow.target[flow]
@@ -255,7 +255,7 @@ def assign(w: World, r: Rules, flow: int, piece: int) -> None:
         w.sent[source, piece] += 1
 
 
-@compiled
+@kernel
 def begin(w: World, r: Rules, source: int, at: int, now: float) -> bool:
     """Serve a neighbour in a free slot, if there is something for it."""
     target = w.edge.neighbour[source, at]
@@ -285,7 +285,7 @@ def begin(w: World, r: Rules, source: int, at: int, now: float) -> bool:
     return True
 
 
-@compiled
+@kernel
 def ban(w: World, r: Rules, peer: int, liar: int, now: float) -> None:
     """A peer got a wrong piece: it never speaks with its sender again."""
     w.banned[peer, liar - (w.peer.up.shape[0] - w.banned.shape[1])] = 1

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from .compiled import compiled
+from .compiled import entry, kernel
 from .swarm_edges import assign, ban, begin, depart, draw, pick, seek, stop
 from .swarm_rates import fill_rates
 from .swarm_world import (
@@ -46,7 +46,7 @@ ROUNDING: Final = 1e-9
 """Part of a piece that counts as nothing left."""
 
 
-@compiled
+@kernel
 def wants(w: World, r: Rules, source: int, target: int) -> bool:
     """Tell whether `source` has a piece that `target` lacks."""
     if w.peer.held[target] == r.pieces or w.peer.kind[target] == POISONER:
@@ -57,7 +57,7 @@ def wants(w: World, r: Rules, source: int, target: int) -> bool:
     return False
 
 
-@compiled
+@kernel
 def useful(w: World, r: Rules, source: int, target: int) -> bool:
     """Tell whether `source` may have something to send to `target` now."""
     if w.peer.held[target] + w.peer.asked[target] == r.pieces:
@@ -70,7 +70,7 @@ def useful(w: World, r: Rules, source: int, target: int) -> bool:
     return False
 
 
-@compiled
+@kernel
 def decide(w: World, r: Rules, peer: int, now: float) -> None:
     """Choose whom a peer serves until its next turn, as swarm/slots.py does.
 
@@ -131,7 +131,7 @@ def decide(w: World, r: Rules, peer: int, now: float) -> None:
     w.peer.stirred[peer] = 1
 
 
-@compiled
+@kernel
 def serve(w: World, r: Rules, peer: int, now: float) -> None:
     """Fill the free slots: chosen neighbours first, then who has waited longest."""
     for at in range(w.peer.degree[peer]):
@@ -151,7 +151,7 @@ def serve(w: World, r: Rules, peer: int, now: float) -> None:
         begin(w, r, peer, best, now)
 
 
-@compiled
+@kernel
 def arrive(w: World, r: Rules, next_peer: int, now: float) -> int:
     """Let everybody in who has arrived by now; return whose turn is next."""
     first = w.numbers[PRESENT_COUNT]
@@ -171,7 +171,7 @@ def arrive(w: World, r: Rules, next_peer: int, now: float) -> int:
     return next_peer
 
 
-@compiled
+@kernel
 def move(w: World, r: Rules, count: int, now: float, length: float) -> float:
     """Move bytes for one step; note the finished pieces. Return the bytes moved."""
     moved = 0.0
@@ -208,7 +208,7 @@ def move(w: World, r: Rules, count: int, now: float, length: float) -> float:
     return moved
 
 
-@compiled
+@kernel
 def tell(w: World, r: Rules, now: float) -> None:
     """Let the pieces count that arrived in the step that is over."""
     for event in range(w.numbers[EVENTS]):
@@ -248,7 +248,7 @@ def tell(w: World, r: Rules, now: float) -> None:
     w.numbers[EVENTS] = 0
 
 
-@compiled
+@kernel
 def sample(w: World, r: Rules, now: float) -> None:
     """Write a row of the tables over time."""
     if w.numbers[ROWS] == SAMPLES:
@@ -261,8 +261,13 @@ def sample(w: World, r: Rules, now: float) -> None:
     row = w.numbers[ROWS]
     took = now - w.sums[SINCE]
     w.rows[row, 0] = now
-    w.rows[row, 1] = w.copies.min()
-    w.rows[row, 2] = w.copies.sum() / r.pieces
+    least = w.copies[0]
+    total = 0
+    for piece in range(r.pieces):
+        least = min(least, w.copies[piece])
+        total += w.copies[piece]
+    w.rows[row, 1] = least
+    w.rows[row, 2] = total / r.pieces
     w.rows[row, 3] = w.numbers[DONE]
     w.rows[row, 4] = w.sums[SENT] / took if took > 0.0 else 0.0
     w.rows[row, 5] = w.sums[SENDABLE] / took if took > 0.0 else 0.0
@@ -272,7 +277,7 @@ def sample(w: World, r: Rules, now: float) -> None:
     w.sums[SINCE] = now
 
 
-@compiled
+@entry
 def simulate(w: World, r: Rules, interval: float) -> float:
     """Run until everybody is done, nothing can flow any more, or the horizon; return the time."""
     peers = w.peer.up.shape[0]

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled import compiled
+from .compiled import kernel
 from .swarm_world import Rules, World
 
 
-@compiled
+@kernel
 def fill_rates(w: World, r: Rules, count: int) -> float:
     """Set the rates of the first `count` flows; return their sum."""
     peers = w.peer.up.shape[0]
