@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from ..scenario.model import LinkClass, Scenario
+from ..scenario.reading import BadScenario
 from ..scenario.result import AVAILABILITY, COMPLETIONS, EDGES, UTILISATION, Column, Result, Value
 from .swarm_bound import least_seconds
 from .swarm_edges import BLOCKED, INDEPENDENT, OPEN, RESTRICTED, SYMMETRIC
@@ -60,7 +61,7 @@ def run(scenario: Scenario, seed: int) -> Result:
     """Run the swarm of a scenario.
 
     Raises:
-        ValueError: The model cannot express the scenario, or it would not fit into memory.
+        BadScenario: The model cannot express the scenario, or it would not fit into memory.
     """
     check(scenario)
     swarm = scenario.swarm
@@ -85,7 +86,7 @@ def check(scenario: Scenario) -> None:
     """Refuse by name what the model cannot express.
 
     Raises:
-        ValueError: One sentence that names the field.
+        BadScenario: One sentence that names the field.
     """
     swarm = scenario.swarm
     kinds = {attack.kind for attack in scenario.attacks} - {"free-ride", "poison"}
@@ -114,12 +115,12 @@ def check(scenario: Scenario) -> None:
     )  # fmt: skip
     for wrong, sentence in refused:
         if wrong:
-            raise ValueError(sentence)
+            raise BadScenario(sentence)
     needed = (swarm.seeds + swarm.leechers) * (
         2 * swarm.pieces + 40 * CROWD_FACTOR * neighbours + 80 * swarm.slots
     )
     if needed > MAX_BYTES:
-        raise ValueError(
+        raise BadScenario(
             f"the swarm would need {needed / 1e9:.0f} GB of memory: take fewer, larger pieces "
             "(swarm.pieces, swarm.piece_bytes) or fewer peers"
         )
@@ -201,7 +202,7 @@ def _nats(scenario: Scenario, peers: int, seeds: int, chance: np.random.Generato
     behind = [nat.endpoint_independent, nat.port_restricted, nat.symmetric, nat.blocked]
     reached = 1.0 - sum(behind)
     if reached < -1e-9:
-        raise ValueError("nat: the shares must add up to at most 1")
+        raise BadScenario("nat: the shares must add up to at most 1")
     kinds = (OPEN, INDEPENDENT, RESTRICTED, SYMMETRIC, BLOCKED)
     dealt = _deal([max(0.0, reached), *behind], peers - seeds, chance)
     return [OPEN] * seeds + [kinds[at] for at in dealt]
