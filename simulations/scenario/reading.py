@@ -17,7 +17,15 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 
 from ...wire.errors import InvalidText
 from .model import Attack, Fault, LinkClass, Scenario
-from .result import AVAILABILITY, COMPLETIONS, EDGES, LOOKUPS, RECORDS, TRAFFIC
+from .result import (
+    AVAILABILITY,
+    COMPLETIONS,
+    EDGES,
+    LOOKUPS,
+    RECORDS,
+    TRAFFIC,
+    UTILISATION,
+)
 
 MAX_FILE_BYTES: Final = 1 << 20
 """Longest scenario file."""
@@ -31,7 +39,7 @@ MAX_SECONDS: Final = 10 * 366 * 86400.0
 MAX_RATE: Final = 1e15
 """Highest rate, bytes a second."""
 
-METRICS: Final = (LOOKUPS, COMPLETIONS, AVAILABILITY, RECORDS, TRAFFIC, EDGES)
+METRICS: Final = (LOOKUPS, COMPLETIONS, AVAILABILITY, UTILISATION, RECORDS, TRAFFIC, EDGES)
 """Tables that a run may write."""
 
 SHARE: Final = (0.0, 1.0)
@@ -74,6 +82,8 @@ BOUNDS: Final[Mapping[str, tuple[float, float]]] = {
     "swarm.neighbours": (0, 10**9),
     "swarm.arrival": SECONDS,
     "swarm.site_bytes": (1.0, MAX_RATE),
+    "swarm.slots": (1, 64),
+    "swarm.rotate": (0.001, MAX_SECONDS),
     "attacks.share": SHARE,
     "attacks.at_key": (0, 10**9),
     "faults.at": SECONDS,
