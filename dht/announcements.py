@@ -49,6 +49,9 @@ class Announcements:
 
     def __init__(self, config: AnnounceConfig | None = None) -> None:
         self.config = config or AnnounceConfig()
+        self.joins = 0
+        """How often we joined: an announcement begun before may have missed those met since."""
+        self._untaken: set[bytes] = set()  # part of the schedule, so bounded as that is
         self._due: dict[bytes, float] = {}
         self._queue: list[tuple[float, bytes]] = []
 
@@ -76,6 +79,15 @@ class Announcements:
     def drop(self, multihash: bytes) -> None:
         """Announce a content no more."""
         self._due.pop(multihash, None)
+        self._untaken.discard(multihash)
+
+    def joined(self, now: float) -> None:
+        """Make due what found nobody to take it: now there is somebody."""
+        self.joins += 1
+        for multihash in sorted(self._untaken):
+            if multihash in self:
+                self.set(multihash, now, now)
+        self._untaken.clear()
 
     def due(self, now: float) -> list[bytes]:
         """Return the contents that are due, in the order of their keys."""
@@ -109,6 +121,49 @@ class Announcements:
         if multihash in self._due:
             self.set(multihash, due, now)
         return due
+
+    def outcome(
+        self, multihash: bytes, taken: int, wanted: int, joins: int, now: float, draw: Draw
+    ) -> float | None:
+        """Take note of how a try went; return when the next is due, or None if none is wanted.
+
+        Args:
+            multihash: What was announced.
+            taken: How many peers took it.
+            wanted: How many should have.
+            joins: What `joins` was when it was begun.
+            now: Unix time.
+            draw: Spreads the next tries.
+        """
+        if multihash not in self._due:
+            return None
+        due = self.done(multihash, taken, wanted, now, draw)
+        if not taken and joins != self.joins:
+            # Somebody came while we looked: the lookup began without them.
+            self.set(multihash, due := now, now)
+        elif not taken:  # nobody was found, or nobody of those found could be told
+            self._untaken.add(multihash)
+        return due
+
+
+class Sweep:
+    """Many contents in the order of their keys: one lookup for each region of the key space."""
+
+    def __init__(self, multihashes: Iterable[bytes]) -> None:
+        self._left = list(multihashes)
+
+    def next_lookup(self) -> tuple[bytes, int] | None:
+        """Return what to look up next, and how wide; None at the end."""
+        if not self._left:
+            return None
+        return self._left[0], K if len(self._left) == 1 else SWEEP_WIDTH
+
+    def found(self, nearest: Sequence[PeerId]) -> list[bytes]:
+        """Take what the lookup found; return the contents whose takers are among them."""
+        first, width = self._left[0], K if len(self._left) == 1 else SWEEP_WIDTH
+        target = key_of(first)
+        region, self._left = split_region(self._left, target, covered_bits(target, nearest, width))
+        return region
 
 
 def covered_bits(target: bytes, found: Sequence[PeerId], wanted: int, k: int = K) -> int:

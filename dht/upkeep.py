@@ -12,6 +12,15 @@ from ..wire.immutable import immutable
 from .keyspace import MAX_PREIMAGE_BITS, common_prefix
 from .table import SUB_PREFIX_BITS, Bucket, Table
 
+FIRST_RETRY = 5.0
+"""Seconds until the first try to join again with an empty table; it doubles each time."""
+
+MAX_RETRY = 300.0
+"""Longest such pause in seconds."""
+
+JOIN_AT_ONCE = 10
+"""Peers that are tried at the same time while joining."""
+
 
 class Job(Enum):
     """A kind of upkeep."""
@@ -76,6 +85,33 @@ class Upkeep:
     def hasten(self, job: Job, now: float) -> None:
         """Make a job due now."""
         self._at[job] = min(self._at[job], now)
+
+
+class Rejoining:
+    """When a node whose table is empty tries to join again: ever less often."""
+
+    def __init__(self) -> None:
+        self._pause = FIRST_RETRY
+        self.at: float | None = None
+        """When the next try is due; None = none is needed or possible."""
+
+    def due(self, now: float, *, empty: bool, knows_anyone: bool) -> bool:
+        """Return whether to try now.
+
+        Args:
+            now: Seconds on the clock of the waiting.
+            empty: Whether the table is.
+            knows_anyone: Whether there is somebody to join through.
+        """
+        if not empty:
+            self._pause, self.at = FIRST_RETRY, None
+        elif self.at is None:
+            if knows_anyone:
+                self.at = now + self._pause
+        elif now >= self.at:
+            self._pause, self.at = min(2 * self._pause, MAX_RETRY), None
+            return True
+        return False
 
 
 def refresh_plan(

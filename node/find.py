@@ -8,18 +8,19 @@ The rules are in `dht/`; here they meet the network. `Dht` wires the parts: `fin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import field, replace
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 import trio
 from multiaddr import Multiaddr
 
 from ..dht.keyspace import K, common_prefix, key_of
-from ..dht.lookup import Lookup, LookupConfig
+from ..dht.lookup import LookupConfig
 from ..dht.providers import ProviderConfig, ProviderStore
 from ..dht.responder import Responder
 from ..dht.table import Table, TableConfig
 from ..dht.upkeep import UpkeepConfig
+from ..dht.walks import begin, refresh_width
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
 from ..wire.kad import KadMessage, MessageType
@@ -340,22 +341,17 @@ class Dht:
         spread: bool = False,
     ) -> Walk:
         """Make a walk; with a `width`, that many of the nearest must have answered."""
-        config = self.config.lookup
-        if width is not None:
-            config = replace(config, k=width, enough=width)
-        nearest = self._table.nearest(target, config.k)
+        now = trio.current_time()
+        lookup, nearest = begin(self._table, target, now, self.config.lookup, width)
         for contact in nearest:
             if not self._contacts.reachable(contact.peer):
                 self._host.peerstore.add(contact.peer, contact.addrs, ttl=HEARD_LIFE)
-        lookup = Lookup(target, (c.peer for c in nearest), self._host.peer_id, config)
-        self._table.refreshed(target, trio.current_time())
         return Walk(lookup, request, self._rpc, self._contacts, on_answer=on_answer, spread=spread)
 
     async def _refresh(self, key: bytes) -> Walked:
         request = KadMessage(MessageType.FIND_NODE, key)
-        ourselves = key == self._host.peer_id.raw
-        width = K if ourselves else None
-        return await self._walk(request, key_of(key), width=width, spread=not ourselves).run()
+        width = refresh_width(key, self._host.peer_id)
+        return await self._walk(request, key_of(key), width=width, spread=width is None).run()
 
     async def _search(self, search: ProviderSearch) -> None:
         multihash = search.multihash

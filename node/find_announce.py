@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ..dht.announcements import (
-    SWEEP_WIDTH,
-    Announcements,
-    covered_bits,
-    split_region,
-    takers,
-)
-from ..dht.keyspace import Draw, K, key_of
+from ..dht.announcements import Announcements, Sweep, takers
+from ..dht.keyspace import Draw, K
 from ..dht.providers import MAX_ADDRS
 from ..storage.model import AnnouncementRow
 from ..wire.addresses import is_tellable
@@ -66,8 +60,6 @@ class Announcer:
         self._memory = memory
         self._draw = draw
         self._added = trio.Event()
-        self._untaken: set[bytes] = set()  # part of the schedule, so bounded as that is
-        self._joins = 0
         self.schedule = Announcements()
         self.on_announced: list[Callable[[bytes, int], None]] = []
         """Called after each announcement with the multihash and how many peers took it."""
@@ -98,7 +90,6 @@ class Announcer:
     async def drop(self, multihash: bytes) -> None:
         """Announce a content no more; records that others hold expire by themselves."""
         self.schedule.drop(multihash)
-        self._untaken.discard(multihash)
         await self._environment.run_blocking(self._memory.drop_announcement, multihash)
 
     async def announce(self, multihash: bytes) -> int:
@@ -110,7 +101,7 @@ class Announcer:
         now = self._environment.clock.now()
         # Due only after this try, so that the schedule does not announce it a second time.
         self.schedule.set(multihash, now + self.schedule.config.retry, now)
-        joins = self._joins
+        joins = self.schedule.joins
         walked = await self._finder.nearest(multihash)
         taken = await self._tell({peer: [multihash] for peer in walked.nearest})
         await self._done({multihash: (taken.get(multihash, 0), len(walked.nearest))}, joins)
@@ -118,12 +109,7 @@ class Announcer:
 
     def joined(self) -> None:
         """Announce at once what found nobody to take it: now there is somebody."""
-        self._joins += 1
-        now = self._environment.clock.now()
-        for multihash in self._untaken:
-            if multihash in self.schedule:
-                self.schedule.set(multihash, now, now)
-        self._untaken.clear()
+        self.schedule.joined(self._environment.clock.now())
         self._added.set()
 
     async def run(self) -> None:
@@ -143,15 +129,11 @@ class Announcer:
 
     async def sweep(self, multihashes: Sequence[bytes]) -> None:
         """Announce contents, sorted by their keys, with one lookup for each region."""
-        left = [multihash for multihash in multihashes if multihash in self.schedule]
-        while left:
-            first = left[0]
-            width = K if len(left) == 1 else SWEEP_WIDTH
-            joins = self._joins
-            walked = await self._finder.nearest(first, width)
-            found = walked.nearest
-            bits = covered_bits(key_of(first), found, width)
-            region, left = split_region(left, key_of(first), bits)
+        sweep = Sweep(multihash for multihash in multihashes if multihash in self.schedule)
+        while lookup := sweep.next_lookup():
+            joins = self.schedule.joins
+            found = (await self._finder.nearest(*lookup)).nearest
+            region = sweep.found(found)
             batches: dict[PeerId, list[bytes]] = {}
             for number, multihash in enumerate(region):
                 for peer in takers(multihash, found):
@@ -195,15 +177,11 @@ class Announcer:
         for number, (item, (taken, wanted)) in enumerate(outcome.items()):
             if number % REST_EVERY == REST_EVERY - 1:
                 await trio.lowlevel.checkpoint()
-            if item not in self.schedule:
+            due = self.schedule.outcome(item, taken, wanted, joins, now, self._draw)
+            if due is None:
                 continue
-            due = self.schedule.done(item, taken, wanted, now, self._draw)
-            if not taken and joins != self._joins:
-                # Somebody came while we looked: the lookup began without them.
-                self.schedule.set(item, due := now, now)
+            if due <= now:
                 self._added.set()
-            elif not taken:  # nobody was found, or nobody of those found could be told
-                self._untaken.add(item)
             rows.append(AnnouncementRow(item, due, taken))
         await self._environment.run_blocking(self._memory.save_announcements, rows)
         for item, (taken, _) in outcome.items():

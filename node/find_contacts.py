@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 from multiaddr import Multiaddr
 
+from ..dht.neighbours import CHECKERS as CHECKERS
+from ..dht.neighbours import Neighbours
 from ..dht.providers import MAX_ADDRS
 from ..dht.table import Table
 from ..wire.addresses import acceptable, ip_group, peer_of, without_peer
@@ -22,15 +24,6 @@ if TYPE_CHECKING:
 HEARD_LIFE = 1800.0
 """Seconds for which an address that others told is kept (go: 2 min to 1 h)."""
 
-MAX_CANDIDATES = 256
-"""Peers that wait to be asked whether they serve the DHT (go: 256)."""
-
-JUST_HEARD = 60.0
-"""Seconds since its last answer for which a contact need not be asked whether it serves."""
-
-CHECKERS = 8
-"""Such questions asked at the same time."""
-
 
 class Contacts:
     """The routing table and the addresses of one DHT, fed by answers and by new connections."""
@@ -39,11 +32,11 @@ class Contacts:
         self._host = host
         self._protocol = protocol
         self.table = table
+        self._neighbours = Neighbours(table)
         self._rpc = rpc
-        self._waiting: set[PeerId] = set()
+        self._idle = trio.lowlevel.ParkingLot()
         self.on_joined: list[Callable[[], None]] = []
         """Called when the table gets its first contact."""
-        self._offer, self._take = trio.open_memory_channel[PeerId](MAX_CANDIDATES)
 
     def answered(
         self, peer: PeerId, answer: KadMessage, connection: Connection, *, spread: bool = False
@@ -59,17 +52,15 @@ class Contacts:
         Returns:
             The peers that it names and that we could dial, at most k.
         """
-        was_empty = not len(self.table)
-        offer = self.table.answered(
+        joined = self._neighbours.answered(
             peer,
             self._addrs_over(connection),
             ip_group(connection.remote),
             trio.current_time(),
             spread=spread,
         )
-        if offer.ask is not None:
-            self.examine(offer.ask.peer)
-        if was_empty and len(self.table):
+        self._idle.unpark(count=self._neighbours.waiting)
+        if joined:
             for tell in self.on_joined:
                 tell()
         reachable: list[PeerId] = []
@@ -83,7 +74,7 @@ class Contacts:
 
     def unanswered(self, peer: PeerId) -> None:
         """Take note of a request that failed."""
-        self.table.failed(peer)
+        self._neighbours.unanswered(peer)
 
     def hear(self, entry: KadPeer, connection: Connection) -> list[Multiaddr]:
         """Keep the addresses that a peer told about another, and return those that are taken."""
@@ -123,30 +114,21 @@ class Contacts:
         """
         if connection.info is None:
             return
-        if self._protocol in connection.info.protocols:
-            self.examine(connection.peer_id)
-        else:
-            self.table.remove(connection.peer_id)
+        self._neighbours.met(connection.peer_id, self._protocol in connection.info.protocols)
+        self._idle.unpark(count=self._neighbours.waiting)
 
-    def examine(self, peer: PeerId) -> None:
-        """Put a peer in line to be asked whether it serves (again); dropped if the line is full."""
-        if peer in self._waiting or peer == self._host.peer_id:
-            return
-        try:
-            self._offer.send_nowait(peer)
-        except trio.WouldBlock:
-            return
-        self._waiting.add(peer)
+    def examine_silent(self) -> None:
+        """Have the contacts asked that have been silent for too long."""
+        self._neighbours.examine_silent(trio.current_time())
+        self._idle.unpark(count=self._neighbours.waiting)
 
     async def check_candidates(self) -> None:
         """Ask the peers in line, one after the other; several of these run at once."""
-        async for peer in self._take:
-            self._waiting.discard(peer)
-            contact = self.table.get(peer)
-            heard_lately = contact is not None and (
-                not contact.failures and trio.current_time() - contact.seen < JUST_HEARD
-            )
-            if not heard_lately:  # (most new peers were met because we asked them)
+        while True:
+            peer = self._neighbours.next_candidate(trio.current_time())
+            if peer is None:
+                await self._idle.park()
+            else:
                 await self.check(peer)
 
     async def check(self, peer: PeerId, addrs: Iterable[Multiaddr] = ()) -> str | None:

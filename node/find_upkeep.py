@@ -11,7 +11,7 @@ from multiaddr import Multiaddr
 from ..dht.keyspace import Draw, preimage
 from ..dht.lookup import BETA
 from ..dht.providers import ProviderStore
-from ..dht.upkeep import Job, Upkeep, UpkeepConfig, refresh_plan
+from ..dht.upkeep import JOIN_AT_ONCE, Job, Rejoining, Upkeep, UpkeepConfig, refresh_plan
 from ..storage.model import RememberedPeer
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
@@ -33,17 +33,8 @@ if TYPE_CHECKING:
 MAX_BOOTSTRAP = 64
 """Bootstrap peers kept for joining again."""
 
-JOIN_AT_ONCE = 10
-"""Peers that are tried at the same time while joining."""
-
 REMEMBERED_LIFE = 24 * 3600.0
 """Seconds for which the addresses of a remembered peer are tried."""
-
-FIRST_RETRY = 5.0
-"""Seconds until the first try to join again with an empty table; it doubles each time."""
-
-MAX_RETRY = 300.0
-"""Longest such pause in seconds."""
 
 SAVE_RECORDS_EVERY = 3600.0
 """Seconds between two savings of the provider records (all of them are written)."""
@@ -148,22 +139,20 @@ class Keeper:
         self._upkeep = Upkeep(now, self._config)
         self._records_saved = now
         await self._join_again()
-        pause = FIRST_RETRY
-        retry_at: float | None = None
+        rejoining = Rejoining()
         while True:
             self._poked = trio.Event()
             for job in self._upkeep.due(trio.current_time()):
                 await self._do(job)
-            if len(self._contacts.table):
-                pause, retry_at = FIRST_RETRY, None
-            elif retry_at is None and (self._bootstrap or self._remembered):
-                retry_at = trio.current_time() + pause
-            elif retry_at is not None and trio.current_time() >= retry_at:
+            if rejoining.due(
+                trio.current_time(),
+                empty=not len(self._contacts.table),
+                knows_anyone=self.knows_anyone,
+            ):
                 await self._join_again()
-                pause, retry_at = min(2 * pause, MAX_RETRY), None
                 continue
             wake = self._upkeep.next_due()
-            with trio.move_on_at(wake if retry_at is None else min(wake, retry_at)):
+            with trio.move_on_at(wake if rejoining.at is None else min(wake, rejoining.at)):
                 await self._poked.wait()
 
     async def _join_again(self) -> None:
@@ -227,8 +216,7 @@ class Keeper:
             case Job.REFRESH:
                 await self._refresh(now)
             case Job.ASK_SILENT:
-                for contact in self._contacts.table.silent(now):
-                    self._contacts.examine(contact.peer)
+                self._contacts.examine_silent()
             case Job.EXPIRE:
                 self._providers.expire(self._environment.clock.now())
             case Job.SAVE:

@@ -10,7 +10,8 @@ import trio
 from multiaddr import Multiaddr
 
 from ..dht.lookup import Lookup
-from ..dht.providers import MAX_ADDRS, Provider
+from ..dht.providers import Provider
+from ..dht.walks import MAX_FOUND, WALK_DEADLINE, FoundProviders
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
 from ..wire.kad import KadMessage
@@ -18,16 +19,6 @@ from .find_rpc import Rpc, RpcFailed
 
 if TYPE_CHECKING:
     from .net.connection import Connection
-
-WALK_DEADLINE = 60.0
-"""Seconds after which a walk ends with what it has."""
-
-MAX_FOUND = 256
-"""Providers handed out by one search, new addresses of a known one included."""
-
-
-MAX_LOOKED_FOR = 8
-"""Providers without an address that are looked for one by one when the walk is over."""
 
 
 class NothingFound(StrEnum):
@@ -141,14 +132,16 @@ class ProviderSearch:
     def __init__(self, multihash: bytes) -> None:
         self.multihash = multihash
         self.lookup: Lookup | None = None
-        self.found = 0
-        """Different providers found so far."""
         self.over = False
         """Whether the walk has ended."""
         self.scope = trio.CancelScope()
-        self._addrs: dict[PeerId, set[Multiaddr]] = {}
+        self._found = FoundProviders()
         self._send, self._receive = trio.open_memory_channel[Provider](MAX_FOUND)
-        self._given = 0
+
+    @property
+    def found(self) -> int:
+        """Different providers found so far."""
+        return len(self._found)
 
     @property
     def asked(self) -> int:
@@ -188,25 +181,13 @@ class ProviderSearch:
 
     def offer(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> None:
         """Hand out a provider if it, or one of its addresses, is new."""
-        known = self._addrs.get(peer)
-        if known is None:
-            if len(self._addrs) >= MAX_FOUND:
-                return
-            known = self._addrs[peer] = set()
-            self.found += 1
-            fresh = True
-        else:
-            fresh = False
-        room = MAX_ADDRS - len(known)
-        new = [addr for addr in dict.fromkeys(addrs) if addr not in known][:room]
-        known.update(new)
-        if (fresh or new) and self._given < MAX_FOUND:
-            self._given += 1
-            self._send.send_nowait(Provider(peer, tuple(new)))
+        provider = self._found.offer(peer, addrs)
+        if provider is not None:
+            self._send.send_nowait(provider)
 
     def without_addrs(self) -> Sequence[PeerId]:
         """Return providers for which no address is known, at most 8."""
-        return [peer for peer, addrs in self._addrs.items() if not addrs][:MAX_LOOKED_FOR]
+        return self._found.without_addrs()
 
     def finish(self) -> None:
         """End the iteration: nothing more will come."""

@@ -112,6 +112,10 @@ class Swarm:
     order: Literal["rarest", "random", "sequential"] = "rarest"
     site_bytes: float | None = None
     """Rate of a line that all leechers share towards the seeds; None = there is none."""
+    slots: int = 8
+    """Peers that each serves at a time (default: as the shipped node)."""
+    rotate: float = 10.0
+    """Seconds after which each decides anew whom to serve (default: as the shipped node)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ COMPLETIONS = "completions"
 AVAILABILITY = "availability"
 """Columns: time, least (copies of the rarest piece), mean, done (leechers)."""
 
+UTILISATION = "utilisation"
+"""Columns: time, used (bytes a second sent), possible (sum of the uplinks that could send)."""
+
 RECORDS = "records"
 """Columns: time, alive (part of the records that a lookup finds), holders (mean)."""
 

@@ -1,0 +1,1 @@
+"""Published results, and what the simulations say of the same settings."""
