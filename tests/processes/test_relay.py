@@ -39,6 +39,9 @@ pytestmark = pytest.mark.processes
 MakeFile = Callable[[str, int], Path]
 MIB = 1 << 20
 
+UNKNOWN = ("--listen", "/ip4/127.0.0.1/tcp/0", "--no-announce", "--dht", "client")
+"""Nobody learns from the DHT where it is: there is no way to it but those that are named."""
+
 
 def over(relay: str, node: Any) -> str:
     """Return the address of a node that has a place at a relay."""
@@ -47,8 +50,7 @@ def over(relay: str, node: Any) -> str:
 
 def seed(bench: Any, relay: str, path: Path, name: str = "seed") -> tuple[Any, str]:
     """Share a path by way of a relay; return the process and the content once it has a place."""
-    own = ("--listen", "/ip4/127.0.0.1/tcp/0", "--no-announce", "--dht", "client")
-    node = bench.start(name, "share", str(path), *own, "--via", relay)
+    node = bench.start(name, "share", str(path), *UNKNOWN, "--via", relay)
     node.first = node.wait_for("listening", 30)
     placed, cid = False, ""
     for event in node.events(30):
@@ -124,9 +126,7 @@ def test_who_is_no_member_is_refused_and_told_why(bench: Any, random_file: MakeF
     path = random_file("film.bin", 2)
     member = "12D3KooWBtg3aaRMjxwedh83aGiUkwSxDwUZkzuJcfaqUmo7R3pq"
     relay, address = bench.up("relay", "--relay", "--relay-member", member)
-    node = bench.start(
-        "stranger", "share", str(path), "--listen", "/ip4/127.0.0.1/tcp/0", "--via", address
-    )
+    node = bench.start("stranger", "share", str(path), *UNKNOWN, "--via", address)
     node.first = node.wait_for("listening", 30)
     told = node.wait_for("notice", 30)["message"]
     assert address in told
