@@ -163,6 +163,8 @@ class Puncher:
             return Outcome(None, 0, "it does not speak the protocol of hole punching")
         why = "nothing was tried"
         for attempt in range(1, ATTEMPTS + 1):
+            if attempt > 1 and (direct := await self._directly(peer)) is not None:
+                return Outcome(direct.path, attempt - 1, "it can be dialled directly by now")
             try:
                 why = await self._invite(connection)
             except PeerFault as fault:

@@ -9,7 +9,7 @@ import trio
 
 from shoal.node.nat import relay_server
 from shoal.node.nat.circuit import CircuitStream, read_message, send_message
-from shoal.node.nat.relay_client import RelayClient, RelayRefused
+from shoal.node.nat.relay_client import MAX_CIRCUITS_IN, RelayClient, RelayRefused
 from shoal.node.nat.relay_server import (
     MAX_ASKS,
     MAX_ASKS_PER_IP,
@@ -369,6 +369,30 @@ async def test_who_comes_over_a_relay_must_be_who_was_named(
     await trio.sleep(1)
     assert client._host.connections() == [connection]
     assert client._host.faults["noise-wrong-peer"] == 1
+
+
+async def test_circuits_without_end_are_bounded_at_their_target(
+    autojump_clock: object, make_host: MakeHost
+) -> None:
+    """Each waits for a handshake, and only so many do at a time."""
+    false, client, _ = await false_relay(make_host, None)
+    client.places[false.host.peer_id] = Reservation(1 << 40)
+    back = await connection_of(false.host, "bob")
+    taken, reset = 0, 0
+    for number in range(MAX_CIRCUITS_IN + 10):
+        stream = await back.open_stream([STOP], lazy=True)
+        asked = StopMessage(StopType.CONNECT, key_of(f"eve {number}").peer_id)
+        await send_message(stream, asked.encode())
+        try:
+            await read_message(stream, MAX_MESSAGE)
+            taken += 1
+        except trio.BrokenResourceError:
+            reset += 1
+    assert (taken, reset) == (MAX_CIRCUITS_IN, 10)
+    host = client._host
+    assert host.faults["streams-of-protocol"] == 10
+    await trio.sleep(60)
+    assert len(host.connections()) == 1
 
 
 # Circuits
