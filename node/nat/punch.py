@@ -54,8 +54,8 @@ MAX_AT_ONCE: Final = 8
 SYNC_SECONDS: Final = 15.0
 """For the inviter to say that it is time: as long as that its addresses are expected."""
 
-MAX_INVITATIONS: Final = 2 * ATTEMPTS
-INVITATIONS_SECONDS: Final = AGAIN_SECONDS / 2
+MAX_INVITATIONS: Final = 4 * ATTEMPTS
+INVITATIONS_SECONDS: Final = 60.0
 """Invitations of one connection that are taken within so many seconds."""
 
 MAX_DOORS: Final = 60
