@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -31,6 +31,7 @@ from ..node.events import (
     Status,
     Verifying,
 )
+from ..node.events_reach import Reachability
 from .output import printable, write_out
 from .rows import HEADINGS, cells, is_row
 from .words import count, duration, moment, percent, rate, size
@@ -216,17 +217,22 @@ def _ranked(counts: Mapping[str, int]) -> str:
     return shown + " …" * (len(ranked) > MAX_FAULTS)
 
 
-def reached(event: Status) -> str:
-    """Return how others reach the node."""
+def _reach(state: str | None, nat: str | None, relays: Sequence[str]) -> str:
     words = {
         "public": "others can reach us",
         "private": "only through relays, or by hole punching",
     }
-    text = words.get(event.reachability or "", "not known yet whether others can reach us")
-    if event.nat not in (None, "none", "unknown"):
-        text += f"; NAT: {event.nat}"
-    if event.relays:
-        text += f"; places at {count(len(event.relays), 'relay')}"
+    text = words.get(state or "", "not known yet whether others can reach us")
+    if nat not in (None, "none", "unknown"):
+        text += f"; NAT: {nat}"
+    if relays:
+        text += f"; places at {count(len(relays), 'relay')}"
+    return text
+
+
+def reached(event: Status) -> str:
+    """Return how others reach the node."""
+    text = _reach(event.reachability, event.nat, event.relays)
     if event.paths:
         paths = ", ".join(f"{n} {path}" for path, n in sorted(event.paths.items()))
         text += f"; connections: {paths}"
@@ -285,5 +291,7 @@ def _sentence(event: Event) -> str:
             return f"{count(event.asked, 'peer')} asked, {event.found} found"
         case Notice():
             return event.message
+        case Reachability():
+            return f"reached: {_reach(event.state, event.nat, event.relays)}"
         case _:
             return event.event

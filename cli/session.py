@@ -22,6 +22,7 @@ from ..node.client import Client, Purpose
 from ..node.config import Config, load_config
 from ..node.errors import HomeInUse, Interrupted, NoNode, ShoalError, told
 from ..node.events import Event, Failure, Handed, Listening, Notice
+from ..node.events_reach import Reachability
 from .output import Output, output_for
 from .settings import Settings
 
@@ -117,7 +118,8 @@ class Session:
                         self.output.say(f"--{name} is ignored: the node runs already")
             else:
                 self.tell(Listening(who.peer_id, who.addrs))
-                self.nursery.start_soon(self._tell_notices, client)
+                news = (Notice,) if purpose == "get" else (Notice, Reachability)
+                self.nursery.start_soon(self._tell_news, client, news)
             yield Worker(client, handed, handed and who.purpose in ("share", "get"))
 
     @asynccontextmanager
@@ -145,10 +147,10 @@ class Session:
                     raise
             await trio.sleep(BUSY_STEP_SECONDS)
 
-    async def _tell_notices(self, client: Client) -> None:
+    async def _tell_news(self, client: Client, news: tuple[type[Event], ...]) -> None:
         async with aclosing(client.events()) as events:
             async for event in events:
-                if isinstance(event, Notice):
+                if isinstance(event, news):
                     self.tell(event)
 
 

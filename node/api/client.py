@@ -208,7 +208,7 @@ class RunningNode:
 
     async def doctor(self, seconds: float = 0.0) -> list[Rung]:
         """See `Client.doctor`."""
-        asked = {"seconds": seconds}
+        asked = {"seconds": seconds or None}
         events = self._tell((Rung,), "POST", "/v1/doctor", asked, endless=True)
         return [row async for row in events]
 

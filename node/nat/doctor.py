@@ -180,8 +180,10 @@ def _relays(facts: Facts) -> Rung:
         return Rung("relays", WARN, text, hint)
     if places:
         carrying = _carrying(facts)
-        text = f"places at {_count(len(places), 'relay')}; {carrying or 'none'} of them "
+        text = f"places at {len(places)} relays; {carrying or 'none'} of them "
         text += f"carr{'y' if carrying > 1 else 'ies'} content"
+        if len(places) == 1:
+            text = f"a place at one relay, which carries {'' if carrying else 'no '}content"
         if carrying:
             return Rung("relays", OK, text)
         return Rung(

@@ -67,7 +67,7 @@ SYNC_SECONDS: Final = 15.0
 """For the inviter to say that it is time: as long as that its addresses are expected."""
 
 MAX_INVITATIONS: Final = 4 * ATTEMPTS
-INVITATIONS_SECONDS: Final = AGAIN_SECONDS / 2
+INVITATIONS_SECONDS: Final = 60.0
 """Invitations of one connection that are taken within so many seconds."""
 
 MAX_DOORS: Final = 60
@@ -239,6 +239,8 @@ class Puncher:
             return Outcome(None, 0, "it does not speak the protocol of hole punching")
         why = "nothing was tried"
         for attempt in range(1, ATTEMPTS + 1):
+            if attempt > 1 and (direct := await self._directly(peer)) is not None:
+                return Outcome(direct.path, attempt - 1, "it can be dialled directly by now")
             try:
                 why = await self._invite(connection, before + attempt)
             except PeerFault as fault:

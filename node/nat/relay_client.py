@@ -7,7 +7,15 @@ from collections.abc import Iterable
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import acceptable, is_relayed, peer_of, split_relayed, with_peer
+from ...wire.addresses import (
+    Scope,
+    acceptable,
+    ip_of,
+    is_relayed,
+    peer_of,
+    split_relayed,
+    with_peer,
+)
 from ...wire.circuit import (
     HOP,
     MAX_MESSAGE,
@@ -123,11 +131,18 @@ class RelayClient:
         return kept, answer.limit is None
 
     def _addrs(self, connection: Connection, told: Iterable[Multiaddr]) -> list[Multiaddr]:
-        """Return at most four addresses of the relay, ending in its id: the one we use first."""
-        relay = connection.peer_id
+        """Return at most four addresses of the relay, ending in its id: the one we use first.
+
+        All who want to reach us will dial them, so of a relay on the internet only the IP at which
+        we found it counts, and that of the other family, which we cannot check.
+        """
+        relay, here = connection.peer_id, ip_of(connection.remote)
         addrs = [connection.remote] if connection.direction == "out" else []
         for addr in told:
             mine = peer_of(addr) in (None, relay) and not is_relayed(addr)
+            if connection.scope is Scope.GLOBAL and here is not None:
+                ip = ip_of(addr)
+                mine = mine and ip is not None and (ip == here or ip.version != here.version)
             if mine and acceptable(addr, connection.scope):
                 addrs.append(addr)
         return list(dict.fromkeys(with_peer(addr, relay) for addr in addrs))[:MAX_RELAY_ADDRS]

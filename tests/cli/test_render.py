@@ -21,6 +21,7 @@ from shoal.node.events import (
     Verified,
     Verifying,
 )
+from shoal.node.events_reach import Reachability
 
 CID = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
 
@@ -144,3 +145,40 @@ def test_status_lists_its_fetches(terminal: None, read: Any) -> None:
     assert "fetch      /out/b: 200 B of 1.00 kB (20 %), waiting: dialling" in out
     assert "/x was changed" in out
     assert err == ""
+
+
+def test_status_tells_what_a_relay_does_and_what_it_refuses(terminal: None, read: Any) -> None:
+    with People() as people:
+        people.event(
+            Status(
+                "12D3me",
+                True,
+                "/home",
+                reachability="private",
+                nat="endpoint-dependent",
+                relays=("12D3a", "12D3b"),
+                paths={"relayed": 1, "direct": 3},
+                relaying=2,
+                relayed_bytes=3_000_000_000,
+                relay_left=1_000_000_000,
+                refused={"relay-no-member": 2, "autonat-address": 5},
+            )
+        )
+        people.event(Reachability("public", "none"))
+    out, err = read()
+    assert (
+        "reached    only through relays, or by hole punching; NAT: endpoint-dependent; places at 2 "
+        "relays; connections: 3 direct, 1 relayed" in out
+    )
+    assert "relaying   2 circuits of others, 3.00 GB forwarded, 1.00 GB left today" in out
+    assert "refused    to others: autonat-address 5, relay-no-member 2" in out
+    assert "reached: others can reach us" in err
+
+
+def test_a_connection_that_carries_no_content_says_so(terminal: None, read: Any) -> None:
+    with People() as people:
+        people.event(Peer("12D3a", "/ip4/5.6.7.8/tcp/1", "in", path="relayed", limited=True))
+        people.event(Peer("12D3b", "/ip4/5.6.7.8/tcp/1", "out", path="punched"))
+    out, _ = read()
+    assert "relayed, no content" in out
+    assert "punched" in out

@@ -9,7 +9,7 @@ import trio
 
 from shoal.node.nat import relay_server
 from shoal.node.nat.circuit import CircuitStream, read_message, send_message
-from shoal.node.nat.relay_client import RelayClient, RelayRefused
+from shoal.node.nat.relay_client import MAX_CIRCUITS_IN, RelayClient, RelayRefused
 from shoal.node.nat.relay_server import (
     MAX_ASKS,
     MAX_ASKS_PER_IP,
@@ -27,7 +27,7 @@ from shoal.node.net.paths import Path
 from shoal.node.net.stream import Stream
 from shoal.simulations.world import World
 from shoal.wire import varint
-from shoal.wire.addresses import is_relayed, relayed_addr, tcp_addr, with_peer
+from shoal.wire.addresses import host_port, is_relayed, relayed_addr, tcp_addr, with_peer
 from shoal.wire.circuit import (
     HOP,
     MAX_MESSAGE,
@@ -302,10 +302,13 @@ async def test_a_relay_binds_us_for_a_day_at_most_and_only_at_addresses_of_its_o
 ) -> None:
     false, client, connection = await false_relay(make_host, None)
     now = int(false.host.environment.clock.now())
+    here = host_port(connection.remote)
+    assert here is not None
     told = (
         tcp_addr("192.168.1.1", 80),
-        with_peer(tcp_addr("31.1.0.1", 80), key_of("eve").peer_id),
-        *(tcp_addr("31.1.0.1", port) for port in range(1, 13)),
+        tcp_addr("31.1.0.1", 80),
+        with_peer(tcp_addr(here[0], 80), key_of("eve").peer_id),
+        *(tcp_addr(here[0], port) for port in range(1, 13)),
     )
     false.answer = HopMessage(
         HopType.STATUS, reservation=Reservation(now + 10**9, told), status=Status.OK
@@ -315,7 +318,7 @@ async def test_a_relay_binds_us_for_a_day_at_most_and_only_at_addresses_of_its_o
     assert carries
     assert len(given.addrs) == 4
     assert given.addrs[0] == with_peer(connection.remote, false.host.peer_id)
-    assert not any("192.168" in str(addr) for addr in given.addrs)
+    assert all(str(addr).startswith(f"/ip4/{here[0]}/") for addr in given.addrs)
     assert all(str(addr).endswith(str(false.host.peer_id)) for addr in given.addrs)
 
 
@@ -369,6 +372,30 @@ async def test_who_comes_over_a_relay_must_be_who_was_named(
     await trio.sleep(1)
     assert client._host.connections() == [connection]
     assert client._host.faults["noise-wrong-peer"] == 1
+
+
+async def test_circuits_without_end_are_bounded_at_their_target(
+    autojump_clock: object, make_host: MakeHost
+) -> None:
+    """Each waits for a handshake, and only so many do at a time."""
+    false, client, _ = await false_relay(make_host, None)
+    client.places[false.host.peer_id] = Reservation(1 << 40)
+    back = await connection_of(false.host, "bob")
+    taken, reset = 0, 0
+    for number in range(MAX_CIRCUITS_IN + 10):
+        stream = await back.open_stream([STOP], lazy=True)
+        asked = StopMessage(StopType.CONNECT, key_of(f"eve {number}").peer_id)
+        await send_message(stream, asked.encode())
+        try:
+            await read_message(stream, MAX_MESSAGE)
+            taken += 1
+        except trio.BrokenResourceError:
+            reset += 1
+    assert (taken, reset) == (MAX_CIRCUITS_IN, 10)
+    host = client._host
+    assert host.faults["streams-of-protocol"] == 10
+    await trio.sleep(60)
+    assert len(host.connections()) == 1
 
 
 # Circuits
