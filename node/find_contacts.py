@@ -119,11 +119,15 @@ class Contacts:
     def identified(self, connection: Connection) -> None:
         """Have a newly met peer asked, if it says that it serves this DHT.
 
-        One that says that it does not (any more) leaves the table.
+        One that says that it does not (any more) leaves the table; one that says where it is now is
+        named there to others.
         """
         if connection.info is None:
             return
         if self._protocol in connection.info.protocols:
+            contact = self.table.get(connection.peer_id)
+            if contact is not None:
+                contact.addrs = tuple(self._addrs_over(connection)) or contact.addrs
             self.examine(connection.peer_id)
         else:
             self.table.remove(connection.peer_id)

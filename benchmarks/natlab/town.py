@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from natlab.lab import Lab, Machine
 from processes import Event, Shoal
 
+from natlab.lab import Lab, Machine
 from shoal.node.api.client import RunningNode, connect
 from shoal.node.events import Announced, Peer, Status
 

@@ -236,9 +236,7 @@ class Host:
         """
         if peer == self.peer_id:
             raise Unreachable(str(peer), [("", "that is this node itself")])
-        return await self._reach.connect(
-            peer, addrs, force=force, better=better, carrying=carrying
-        )
+        return await self._reach.connect(peer, addrs, force=force, better=better, carrying=carrying)
 
     async def dial(self, addr: Multiaddr) -> Connection:
         """Connect to an address that the user gave; names are resolved.
