@@ -71,9 +71,8 @@ class Reaching:
 
     def __init__(self, node: Lifecycle) -> None:
         self._node = node
-        self.nat = Nat(
-            node.environment, node.host, settings_of(node.config, node.purpose), self._changed
-        )
+        settings = settings_of(node.config, node.purpose)
+        self.nat = Nat(node.environment, node.host, settings, self._changed, self._moved)
         self.mdns: Mdns | None = None
         self.mapper: PortMapper | None = None
         self._dialling: set[PeerId] = set()
@@ -134,6 +133,10 @@ class Reaching:
             self._told = told
             node.tell(told)
         self._announce.set()
+
+    def _moved(self) -> None:
+        """Our network is another one: meet those again who are near to us in the DHT."""
+        self._node.nursery.start_soon(self._node.join_again)
 
     @property
     def _mode(self) -> Mode:
