@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -173,10 +174,8 @@ class Matrix:
             path = await self._path(target, source)
             return path in wanted
 
-        try:
+        with suppress(NotInTime):  # the outcome says so
             await until("the path of theory", as_expected, SETTLE_SECONDS)
-        except NotInTime:
-            pass  # the outcome says so
         to.unlink()
         return Outcome(
             getter,

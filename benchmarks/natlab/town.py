@@ -154,9 +154,10 @@ async def until(
 ) -> None:
     """Wait until something holds."""
     with trio.move_on_after(seconds):
-        while not await holds():
+        while True:
+            if await holds():
+                return
             await trio.sleep(LOOK_SECONDS)
-        return
     raise NotInTime(f"not within {seconds:.0f} s: {what}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import peer_of, split_relayed, without_peer
+from ...wire.addresses import is_relayed, peer_of, split_relayed, without_peer
 from ...wire.ids import PeerId
 from ..environment import Transport
 from .connection import Connection
@@ -100,7 +100,8 @@ class Reach:
     ) -> Connection:
         ours = set(self._ours())
         known = [*given, *await self._resolved(self._peerstore.addrs(peer))]
-        others = (addr for addr in known if addr not in ours)
+        # Two peers with places at one relay have the same address there, but for their ids.
+        others = (addr for addr in known if is_relayed(addr) or addr not in ours)
         wanted = (addr for addr in others if better is None or path_to(addr) < better)
         candidates = ranked(wanted, self._can_dial)
         due: list[tuple[Multiaddr, float]] = []
