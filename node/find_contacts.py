@@ -110,11 +110,16 @@ class Contacts:
     def identified(self, connection: Connection) -> None:
         """Have a newly met peer asked, if it says that it serves this DHT.
 
-        One that says that it does not (any more) leaves the table.
+        One that says that it does not (any more) leaves the table; one that says where it is now is
+        named there to others.
         """
         if connection.info is None:
             return
-        self._neighbours.met(connection.peer_id, self._protocol in connection.info.protocols)
+        serves = self._protocol in connection.info.protocols
+        self._neighbours.met(connection.peer_id, serves)
+        contact = self.table.get(connection.peer_id)
+        if contact is not None:
+            contact.addrs = tuple(self._addrs_over(connection)) or contact.addrs
         self._idle.unpark(count=self._neighbours.waiting)
 
     def examine_silent(self) -> None:

@@ -260,6 +260,13 @@ class Lifecycle:
             for problem in problems:
                 self.notice(problem)
 
+    async def join_again(self) -> None:
+        """Meet the nearest peers of the DHT again: the connections with them are gone."""
+        bootstrap = parse_peers(self.config.bootstrap)
+        if bootstrap:
+            await self._join(bootstrap)
+        await self.dht.nearest(self.peer_id.raw)
+
     async def _join(self, bootstrap: Sequence[PeerHint]) -> None:
         joined = await self.dht.bootstrap(bootstrap)
         if not joined.reached:

@@ -71,12 +71,9 @@ class Reaching:
 
     def __init__(self, node: Lifecycle) -> None:
         self._node = node
+        settings = settings_of(node.config, node.purpose)
         self.nat = Nat(
-            node.environment,
-            node.host,
-            settings_of(node.config, node.purpose),
-            self._changed,
-            node.notice,
+            node.environment, node.host, settings, self._changed, self._moved, node.notice
         )
         self.mdns: Mdns | None = None
         self.mapper: PortMapper | None = None
@@ -139,6 +136,10 @@ class Reaching:
         if told != self._told:
             self._told = told
             node.tell(told)
+
+    def _moved(self) -> None:
+        """Our network is another one: meet those again who are near to us in the DHT."""
+        self._node.nursery.start_soon(self._node.join_again)
 
     @property
     def _mode(self) -> Mode:

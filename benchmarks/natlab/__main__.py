@@ -1,6 +1,6 @@
 """Run the matrix of NATs and print it.
 
-    python benchmarks/natlab [--pair GETTER:SHARER]… [--keep FOLDER]
+    python benchmarks/natlab [--pair GETTER:SHARER]… [--folder FOLDER] [--write docs/nat.md]
 
 Needs Linux, root, iproute2, nftables and miniupnpd.
 """
@@ -18,7 +18,7 @@ import trio
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from natlab.lab import a_lab, missing
-from natlab.matrix import all_pairs, run_all, table, theory_table
+from natlab.matrix import all_pairs, run_all, table, theory_table, write_table
 from natlab.theory import KINDS
 
 
@@ -28,6 +28,7 @@ def main() -> int:
     words.add_argument("--theory", action="store_true", help="only print what theory says")
     words.add_argument("--pair", action="append", default=[], help="letters, as c:d; else all")
     words.add_argument("--folder", type=Path, help="where to work, and to keep the logs")
+    words.add_argument("--write", type=Path, help="a text whose matrix is to be replaced")
     asked = words.parse_args()
     if asked.theory:
         print(theory_table())
@@ -49,6 +50,8 @@ def main() -> int:
             f"{o.getter.letter} gets from {o.sharer.letter}: {o.began:>8} -> {o.path:8} {mark:12} "
             f"{o.seconds:5.1f} s, {o.wasted} bytes twice{'' if o.right else ' WRONG BYTES'}"
         )
+    if asked.write is not None:
+        write_table(asked.write, matrix.outcomes)
     print()
     print(table(matrix.outcomes))
     print(f"{time.monotonic() - began:.0f} s in all")

@@ -52,8 +52,8 @@ KINDS: Final = (
         "b",
         "cone",
         "NAT that lets all in",
-        "Endpoint-independent mapping and filtering (\"full cone\", or a router in which this "
-        "machine is the \"exposed host\" or DMZ): whatever comes to the router's address is "
+        'Endpoint-independent mapping and filtering ("full cone", or a router in which this '
+        'machine is the "exposed host" or DMZ): whatever comes to the router\'s address is '
         "handed to the machine.",
         "Nothing is to be done: peers tell the node how they see it, tests show that the address "
         "works, and it is announced.",
@@ -82,8 +82,7 @@ KINDS: Final = (
         "e",
         "double",
         "two NATs in a row",
-        "A home router behind the provider's NAT (carrier-grade NAT, 100.64.0.0/10), both as in "
-        "c.",
+        "A home router behind the provider's NAT (carrier-grade NAT, 100.64.0.0/10), both as in c.",
         "Nothing need be done if both keep ports. A port mapping in the home router is of no use "
         "(`shoal doctor` says so); IPv6, or a public IPv4 address from the provider, is.",
     ),
@@ -135,5 +134,19 @@ def expected(getter: Kind, sharer: Kind) -> tuple[str, str]:
         return getter.accepts, "they meet at a relay, then the sharer dials the getter"
     if getter.same_port and sharer.same_port:
         return PUNCHED, "each is seen at one port, so both dial each other at one moment"
-    return RELAYED, "one comes out at a port that the other cannot know, and that one lets in " \
-        "only whom it dialled"
+    return (
+        RELAYED,
+        "one comes out at a port that the other cannot know, and that one lets in "
+        "only whom it dialled",
+    )
+
+
+def possible(getter: Kind, sharer: Kind) -> tuple[str, ...]:
+    """Return the paths that do not contradict theory, the expected one first.
+
+    Where both accept strangers they may be connected already: then it is whom the other had dialled
+    that decides, for the DHT as a rule.
+    """
+    path, _ = expected(getter, sharer)
+    both = getter.accepts is not None and sharer.accepts is not None and path != RELAYED
+    return (path, *({str(getter.accepts)} - {path})) if both else (path,)

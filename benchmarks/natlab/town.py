@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from natlab.lab import Lab, Machine
 from processes import Event, Shoal
 
+from natlab.lab import Lab, Machine
 from shoal.node.api.client import RunningNode, connect
 from shoal.node.events import Announced, Peer, Status
 
@@ -154,9 +154,10 @@ async def until(
 ) -> None:
     """Wait until something holds."""
     with trio.move_on_after(seconds):
-        while not await holds():
+        while True:
+            if await holds():
+                return
             await trio.sleep(LOOK_SECONDS)
-        return
     raise NotInTime(f"not within {seconds:.0f} s: {what}")
 
 

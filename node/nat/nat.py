@@ -73,6 +73,7 @@ class Nat:
         settings: What the owner wants.
         changed: Called when the addresses that we tell, the reachability, the kind of NAT or our
             places at relays are others.
+        moved: Called when this machine has other addresses; connections over those gone end.
         notice: Told sentences for the node's owner.
     """
 
@@ -82,11 +83,14 @@ class Nat:
         host: Host,
         settings: NatSettings,
         changed: Callable[[], None],
+        moved: Callable[[], None] = lambda: None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._host = host
         self.settings = settings
         self._tell_changed = changed
+        self._tell_moved = moved
+        self._own_ips = self._listening_ips()
         self._chance = environment.random.stream("autonat servers")
         self.observations = Observations()
         self.tests = AddressTests()
@@ -134,6 +138,8 @@ class Nat:
         reachable = self.tests.reachable()
         own = [a for a in self._host.listen_addrs() if scope_of(a) is Scope.GLOBAL]
         seen = self.observations.candidates()
+        if self.mapping == "endpoint-dependent":
+            del seen[1:]  # the port is another one next time: it is for the IP alone
         found = dict.fromkeys([*reachable, *self.mapped, *seen, *own])
         return list(found)[:MAX_PUNCHABLE]
 
@@ -172,6 +178,7 @@ class Nat:
             try:
                 while True:
                     self._look = trio.Event()
+                    self._watch_network()
                     self._test()
                     self._follow()
                     with trio.move_on_after(LOOK_SECONDS):
@@ -179,6 +186,25 @@ class Nat:
             finally:
                 self._nursery = None
                 self._host.on_identified.remove(self._identified)
+
+    def _listening_ips(self) -> set[str]:
+        return {pair[0] for a in self._host.listen_addrs() if (pair := host_port(a)) is not None}
+
+    def _watch_network(self) -> None:
+        """End what used an address that is gone, and test anew if this machine has others now.
+
+        Nothing tells the peers at its other ends: that would take them a minute to notice.
+        """
+        before, self._own_ips = self._own_ips, self._listening_ips()
+        gone = before - self._own_ips
+        if before == self._own_ips:
+            return
+        self.look_again()
+        for connection in self._host.connections():
+            local = host_port(connection.local)
+            if local is not None and local[0] in gone:
+                connection.close("this machine's address is another one now")
+        self._tell_moved()
 
     def _look_soon(self) -> None:
         self._look.set()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import is_relayed, peer_of, without_peer
+from ...wire.addresses import is_relayed, peer_of, split_relayed, without_peer
 from ...wire.ids import PeerId
 from ..environment import Transport
 from .connection import Connection
@@ -25,6 +25,12 @@ tries to punch a hole then."""
 
 
 NO_CONTENT = "this relay carries no content, and no hole could be punched yet"
+
+
+def _relay(addr: Multiaddr) -> PeerId | None:
+    """Return the relay that an address leads over."""
+    parts = split_relayed(addr)
+    return parts[1] if parts is not None else None
 
 
 class Reach:
@@ -75,8 +81,8 @@ class Reach:
         try:
             async with lock:
                 existing = self._existing(peer)
-                good = existing is not None and (better is None or existing.path < better)
-                if good and existing is not None and not (carrying and existing.limited):
+                good = better is None or (existing is not None and existing.path < better)
+                if existing is not None and good and not (carrying and existing.limited):
                     return existing
                 return await self._dial_peer(peer, given, force, better, carrying, existing)
         finally:
@@ -106,13 +112,24 @@ class Reach:
                 failures.append((str(addr), f"tried lately, again in {wait:.0f} s"))
             else:
                 due.append((addr, pause))
-        if carrying and existing is not None and existing.age < LIMITED_AGAIN_SECONDS:
-            due = [(addr, pause) for addr, pause in due if addr != existing.remote]
-            failures.append((str(existing.remote), NO_CONTENT))
+        met = existing if existing is not None and existing.limited else None
+        if met is not None and met.age < LIMITED_AGAIN_SECONDS:
+            due = [pair for pair in due if _relay(pair[0]) != _relay(met.remote)]
+            failures.append((str(met.remote), NO_CONTENT))
+        due = self._once_a_relay(due)
         connection = await self._first(due, peer, failures, [], carrying=carrying)
         if connection is None:
             raise Unreachable(str(peer), failures)
         return connection
+
+    def _once_a_relay(self, addrs: list[tuple[Multiaddr, float]]) -> list[tuple[Multiaddr, float]]:
+        """Leave out further addresses of a relay that we are connected with: they are the same."""
+        kept: dict[Multiaddr | PeerId, tuple[Multiaddr, float]] = {}
+        for addr, pause in addrs:
+            relay = _relay(addr)
+            known = relay is not None and self._existing(relay) is not None
+            kept.setdefault(relay if known and relay is not None else addr, (addr, pause))
+        return list(kept.values())
 
     async def dial(self, addr: Multiaddr) -> Connection:
         """Connect to an address that the user gave (see `Host.dial`)."""

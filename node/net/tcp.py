@@ -21,6 +21,9 @@ MAX_RESOLVED = 16
 
 RESOLVE_SECONDS = 10.0
 
+LOOK_SECONDS = 2.0
+"""Between two looks at the addresses of this machine's interfaces."""
+
 LEAST_UNSENT = 1 << 14
 """Bytes that the kernel takes beyond those that are on their way, as trio sets it: what waits there
 cannot be overtaken by a ping. It is raised to what one call brings (senders give about 50 ms of
@@ -128,20 +131,23 @@ class TcpListener:
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._socket = sock
-        host, port = sock.getsockname()[:2]
-        self._addrs = tuple(
-            tcp_addr(ip, port)
-            for ip in (
-                _interface_addresses(sock.family)
-                if ipaddress.ip_address(host).is_unspecified
-                else [host]
-            )
-        )
+        self._host, self._port = sock.getsockname()[:2]
+        self._looked_at = trio.current_time()
+        self._addrs = self._look()
 
     @property
     def addrs(self) -> Sequence[Multiaddr]:
-        """Concrete addresses that reach this socket."""
+        """Concrete addresses that reach this socket; those of a wildcard may change."""
+        if trio.current_time() >= self._looked_at + LOOK_SECONDS:
+            self._looked_at = trio.current_time()
+            self._addrs = self._look()
         return self._addrs
+
+    def _look(self) -> tuple[Multiaddr, ...]:
+        if not ipaddress.ip_address(self._host).is_unspecified:
+            return (tcp_addr(self._host, self._port),)
+        ips = _interface_addresses(self._socket.family)
+        return tuple(tcp_addr(ip, self._port) for ip in ips)
 
     async def accept(self) -> TcpStream:
         """Wait for the next connection.
