@@ -61,6 +61,7 @@ async def test_a_stranger_from_that_ip_is_no_punched_connection(
     another_port = tcp_addr(pair[0], pair[1] + 1)
     with bob.host.maker.expecting([another_port], expected.id, initiator=False):
         await other.host.dial(bob.addr)
+        await until(lambda: bob.host.connection(other.id))
     connection = bob.host.connection(other.id)
     assert connection is not None
     assert connection.path is Path.DIRECT
