@@ -217,8 +217,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.mark.parametrize("via", ["PCP", "NAT-PMP", "UPnP"])
 def test_a_router_forwards_our_port(lab: Lab, via: str) -> None:
-    if via == "UPnP":
-        pytest.importorskip("miniupnpc")
+    # The stubs of `typings` make a package of that name, with nothing in it.
+    if via == "UPnP" and not hasattr(pytest.importorskip("miniupnpc"), "UPnP"):
+        pytest.skip("miniupnpc is not installed")
     kind = {"port_5351": via != "UPnP", "upnp": via == "UPnP"}
     daemon = lab.daemon(**kind)
     started = time.monotonic()
