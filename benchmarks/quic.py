@@ -244,7 +244,7 @@ async def receive(
     quic = module.QuicConnection(configuration=settings(library, options, client=True))
     end = End(library, quic, Wire(plain=options.plain))
     quic.connect(("127.0.0.1", port), now=time.monotonic())
-    size = options.size << 20
+    size: int = options.size << 20
     buffer = memoryview(bytearray(PIECE))
     total = at = 0
 

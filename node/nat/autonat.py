@@ -162,20 +162,36 @@ class AutoNatClient:
         return pair is not None and pair[1] in ports
 
     async def test_whole(self, connection: Connection, addrs: Sequence[Multiaddr]) -> bool | None:
-        """Ask a server of version 1 whether it reaches us anywhere; None if it would not say."""
+        """Ask a server of version 1 whether it reaches us anywhere; None if it would not say.
+
+        What it says is not enough: some take the connection that we have for the one that they
+        were to make (js, py). A connection must have come from its IP.
+        """
+        came = trio.Event()
+        ip = ip_of(connection.remote)
+
+        def connected(other: Connection) -> None:
+            if other.direction == "in" and ip_of(other.remote) == ip:
+                came.set()
+
+        self._host.on_connected.append(connected)
         try:
             with trio.fail_after(STREAM_SECONDS):
                 async with await connection.open_stream([PROTOCOL_V1]) as stream:
                     request = DialV1(self._host.peer_id, tuple(addrs))
                     await send_message(stream, encode_v1(request))
                     answer = decode_v1(await read_message(stream, MAX_MESSAGE))
+            if not isinstance(answer, AnswerV1):
+                raise PeerFault("autonat", "no answer to a request")
+            if answer.status != StatusV1.OK:
+                return False if answer.status == StatusV1.E_DIAL_ERROR else None
+            with trio.move_on_after(BACK_SECONDS):
+                await came.wait()
+            return True if came.is_set() else None
         except BROKEN:
             return None
-        if not isinstance(answer, AnswerV1):
-            raise PeerFault("autonat", "no answer to a request")
-        if answer.status == StatusV1.OK:
-            return True
-        return False if answer.status == StatusV1.E_DIAL_ERROR else None
+        finally:
+            self._host.on_connected.remove(connected)
 
 
 class AutoNatServer:

@@ -228,6 +228,19 @@ async def test_a_hole_is_punched_for_js_when_we_came_by_relay(lab: Lab, js_peer:
         assert await echoes(direct, MUCH)
 
 
+async def test_two_of_ours_meet_at_a_js_relay_and_punch(lab: Lab, js_peer: Any) -> None:
+    relay, bob, alice = lab.public("relay"), lab.restricted("bob"), lab.restricted("alice")
+    async with js_at(js_peer, relay, 9, relay="limited") as js:
+        place = with_peer(addr_of(relay), PeerId.parse(js.peer))
+        async with at(bob, 1, relays=(place,)) as one, at(alice, 2) as two:
+            await until(one.nat.keeper.places)
+            relayed = await two.host.dial(relayed_addr(place, one.host.peer_id))
+            assert relayed.limited
+            direct = await better(two, one.host.peer_id)
+            assert direct.path is Path.PUNCHED
+            assert await echoes(direct, MUCH)
+
+
 async def better_than_relayed(
     peer: Peer, js: JsPeer, place: Multiaddr
 ) -> tuple[Connection, Connection]:
