@@ -1,6 +1,6 @@
-"""Provider records while nodes come and go: are they still found, and by how many kept?
+"""Provider records while nodes come and go: whether they are found, and how many keep them.
 
-Lookups are taken to find the nearest that are online (experiments 6 and 12 say how nearly they do),
+Lookups are taken to find the nearest that are online (experiments 6 and 12 say how nearly),
 so only nodes near a content matter. The k nearest online take each announcement; a record lives for
 its life, also while its holder is away, but one younger than an hour is lost in a crash (the
 shipped node writes records down once an hour). The announcer stays online.
@@ -108,7 +108,9 @@ def _records(
                         turn[place] += away_length(law, draw(seed, AWAY, node, number))
                     else:
                         one = draw(seed, LENGTH, node, number)
-                        turn[place] += session_length(law, one, draw(seed, LENGTH_TOO, node, number))
+                        turn[place] += session_length(
+                            law, one, draw(seed, LENGTH_TOO, node, number)
+                        )
                     online[place] = not online[place]
             if now >= announce_at:
                 taken = 0
