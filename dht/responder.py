@@ -20,8 +20,8 @@ from ..wire.ids import PeerId
 from ..wire.immutable import immutable
 from ..wire.kad import Connectedness, KadMessage, KadPeer, MessageType
 from .keyspace import Draw, K, key_of
-from .providers import MAX_ADDRS, MAX_KEY_BYTES, ProviderStore
-from .table import Table
+from .providers import MAX_KEY_BYTES, ProviderStore
+from .table import Table, tellable
 
 MAX_PROVIDERS = 32
 """Providers in an answer: with 8 addresses each and k nearer peers it stays near 16 KiB, which the
@@ -106,9 +106,9 @@ class Responder:
             peer = PeerId.from_bytes(target)
         except PeerFault:
             return closer  # a walk towards a content: any bytes are a place
-        if any(entry.peer_id == peer for entry in closer):
+        if any(entry.peer_id.raw == target for entry in closer):
             return closer
-        addrs = _tellable(self._known(peer), asker)
+        addrs = tellable(self._known(peer), asker.scope)
         if not addrs:
             return closer
         entry = KadPeer(peer, addrs, Connectedness.CAN_CONNECT)
@@ -119,9 +119,9 @@ class Responder:
         entries: list[KadPeer] = []
         # Some of the nearest may have no address that this asker may learn.
         for contact in self._table.nearest(key, 2 * K, without):
-            addrs = _tellable(contact.addrs, asker)
-            if addrs:
-                entries.append(KadPeer(contact.peer, addrs, Connectedness.NOT_CONNECTED))
+            entry = contact.entry(asker.scope)
+            if entry is not None:
+                entries.append(entry)
             if len(entries) == self._table.config.k:
                 break
         return tuple(entries)
@@ -132,7 +132,9 @@ class Responder:
             # Where it is now may be known better than when it announced itself.
             KadPeer(
                 provider.peer_id,
-                _tellable(dict.fromkeys((*self._known(provider.peer_id), *provider.addrs)), asker),
+                tellable(
+                    dict.fromkeys((*self._known(provider.peer_id), *provider.addrs)), asker.scope
+                ),
                 Connectedness.NOT_CONNECTED,
             )
             for provider in self._providers.get(key, MAX_PROVIDERS, now, self._draw)
@@ -140,7 +142,7 @@ class Responder:
         ]
         ours = self._provided(key)
         if ours is not None:
-            ourselves = KadPeer(self._own, _tellable(ours, asker), Connectedness.CONNECTED)
+            ourselves = KadPeer(self._own, tellable(ours, asker.scope), Connectedness.CONNECTED)
             entries.insert(0, ourselves)
         return tuple(entries[:MAX_PROVIDERS])
 
@@ -151,12 +153,6 @@ class Responder:
                 addrs = [addr for addr in entry.addrs if is_tellable(addr, asker.scope)]
                 self._providers.add(request.key, asker.peer, addrs, asker.group, now)
                 return
-
-
-def _tellable(addrs: Iterable[Multiaddr], asker: Asker) -> tuple[Multiaddr, ...]:
-    """Return the addresses that the asker may learn: at most 8, the shortest first."""
-    told = [addr for addr in addrs if is_tellable(addr, asker.scope)]
-    return tuple(sorted(told, key=lambda addr: len(addr.to_bytes()))[:MAX_ADDRS])
 
 
 def _check_key(key: bytes) -> None:

@@ -12,16 +12,20 @@ that stopped answering. So a stranger can never push a live old contact out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, ValuesView
 from enum import Enum
+from typing import cast
 
 from kademlia.node import Node
 from kademlia.routing import KBucket
 from multiaddr import Multiaddr
 
+from ..wire.addresses import Scope, is_tellable
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
+from ..wire.kad import Connectedness, KadPeer
 from .keyspace import KEY_BITS, K, common_prefix
+from .providers import MAX_ADDRS
 
 SUB_PREFIX_BITS = 2
 """A refresh asks for keys in each quarter of a bucket, so that its contacts lie spread."""
@@ -50,11 +54,17 @@ class TableConfig:
     """Seconds without an answer after which a contact is asked whether it lives (spec: 5 min)."""
 
 
+def tellable(addrs: Iterable[Multiaddr], scope: Scope) -> tuple[Multiaddr, ...]:
+    """Return the addresses that may be told over a connection: at most 8, the shortest first."""
+    told = [addr for addr in addrs if is_tellable(addr, scope)]
+    return tuple(sorted(told, key=lambda addr: len(addr.to_bytes()))[:MAX_ADDRS])
+
+
 class Contact(Node):
     """A server that has answered us.
 
-    `addrs` are its addresses (at most 8), `group` the IP group it was met at (None: not global, and
-    then without limit), `seen` the time of its last answer, `failures` the failed requests since.
+    `group` is the IP group it was met at (None: not global, and then without limit), `seen` the
+    time of its last answer, `failures` the failed requests since.
     """
 
     def __init__(
@@ -62,10 +72,34 @@ class Contact(Node):
     ) -> None:
         super().__init__(peer.key)
         self.peer = peer
-        self.addrs = addrs
         self.group = group
         self.seen = now
         self.failures = 0
+        self._addrs = addrs
+        self._told: tuple[Scope, KadPeer | None] | None = None
+
+    @property
+    def addrs(self) -> tuple[Multiaddr, ...]:
+        """Where it can be reached, at most 8."""
+        return self._addrs
+
+    @addrs.setter
+    def addrs(self, addrs: tuple[Multiaddr, ...]) -> None:
+        if addrs != self._addrs:
+            self._addrs = addrs
+            self._told = None
+
+    def entry(self, scope: Scope) -> KadPeer | None:
+        """Return how it is named to who asks over a connection of this scope; None = not at all.
+
+        The last answer is kept: each request has some twenty contacts named.
+        """
+        told = self._told
+        if told is None or told[0] != scope:
+            addrs = tellable(self._addrs, scope)
+            entry = KadPeer(self.peer, addrs, Connectedness.NOT_CONNECTED) if addrs else None
+            told = self._told = (scope, entry)
+        return told[1]
 
 
 class Bucket(KBucket):
@@ -94,11 +128,9 @@ class Bucket(KBucket):
             halves[node.long_id > middle].replacement_nodes[key] = node
         return halves
 
-    def contacts(self) -> Iterator[Contact]:
-        """Yield the live contacts, the one heard from longest ago first."""
-        for node in self.nodes.values():
-            assert isinstance(node, Contact)
-            yield node
+    def contacts(self) -> ValuesView[Contact]:
+        """Return the live contacts, the one heard from longest ago first."""
+        return cast("ValuesView[Contact]", self.nodes.values())
 
     def waiting(self) -> list[Contact]:
         """Return who waits for a place, newest first."""
@@ -220,15 +252,18 @@ class Table:
                 return
 
     def nearest(
-        self, key: bytes, count: int | None = None, without: Container[PeerId] = ()
+        self, key: bytes, count: int | None = None, without: Collection[PeerId] = ()
     ) -> list[Contact]:
         """Return the `count` (default k) contacts nearest to the key, nearest first."""
         aim = int.from_bytes(key, "big")
         wanted = self.config.k if count is None else count
+        barred = {peer.key for peer in without}
         found: list[Contact] = []
         # Every key of one bucket is nearer than every key of the next in this order.
         for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ aim):
-            part = [contact for contact in bucket.contacts() if contact.peer not in without]
+            part = list(bucket.contacts())
+            if barred:
+                part = [contact for contact in part if contact.id not in barred]
             part.sort(key=lambda contact: contact.long_id ^ aim)
             found += part
             if len(found) >= wanted:
@@ -266,7 +301,7 @@ class Table:
             index = self.buckets.index(bucket)
             self.buckets[index : index + 1] = bucket.split()
         bucket.add_node(contact)  # full: it joins those that wait
-        oldest = next(bucket.contacts())
+        oldest = next(iter(bucket.contacts()))
         if now - oldest.seen >= self.config.silent_after or oldest.failures:
             return Offer(Verdict.FULL, oldest)
         return Offer(Verdict.FULL)

@@ -175,7 +175,7 @@ def _is_taken(space: Space, rules: Rules, path: int, far: Word) -> bool:
 
 
 @kernel
-def _path_is_over(space: Space, rules: Rules, path: int, asked: int) -> bool:
+def _path_is_over(space: Space, rules: Rules, enough: int, path: int, asked: int) -> bool:
     """Return whether nothing is left to ask or wait for on a path."""
     live = 0
     all_answered = True
@@ -187,7 +187,7 @@ def _path_is_over(space: Space, rules: Rules, path: int, asked: int) -> bool:
         if state == HEARD and rules.paths > 1 and _is_taken(space, rules, path, space.far[path, place]):
             space.state[path, space.order[path, place]] = TAKEN
             continue
-        if live < rules.enough and state != ANSWERED:
+        if live < enough and state != ANSWERED:
             all_answered = False
         any_heard = any_heard or state == HEARD
         live += 1
@@ -339,12 +339,19 @@ def _apply(
 
 @kernel
 def _ask_all(
-    net: Net, rules: Rules, space: Space, start: int, now: float, events: int, row: NDArray[np.int64]
+    net: Net,
+    rules: Rules,
+    enough: int,
+    space: Space,
+    start: int,
+    now: float,
+    events: int,
+    row: NDArray[np.int64],
 ) -> int:
     """Ask on every path that is not over whom the width allows; -1 if all are over."""
     all_over = True
     for path in range(rules.paths):
-        if _path_is_over(space, rules, path, row[RPCS]):
+        if _path_is_over(space, rules, enough, path, row[RPCS]):
             continue
         all_over = False
         width = max(1, rules.alpha // rules.paths)
@@ -390,6 +397,7 @@ def _begin(net: Net, rules: Rules, space: Space, start: int, target: Word) -> No
 def walk(
     net: Net,
     rules: Rules,
+    enough: int,
     space: Space,
     start: int,
     target: Word,
@@ -402,6 +410,7 @@ def walk(
     Args:
         net: The network.
         rules: Of the lookup.
+        enough: How many of the nearest must have answered (in place of the one of the rules).
         space: Where to work.
         start: Who looks.
         target: The key.
@@ -415,7 +424,7 @@ def walk(
     now = 0.0
     is_found = False
     _begin(net, rules, space, start, target)
-    events = _ask_all(net, rules, space, start, now, 0, row)
+    events = _ask_all(net, rules, enough, space, start, now, 0, row)
     while events >= 0 and not is_found:
         if events == 0:
             break
@@ -438,7 +447,7 @@ def walk(
             if event[0] == ANSWER:
                 for holder in holders:
                     is_found = is_found or holder == space.who[event[1], event[2]]
-        events = _ask_all(net, rules, space, start, now, events, row)
+        events = _ask_all(net, rules, enough, space, start, now, events, row)
     if row[FAILURES] + row[SLOWS] + rules.k > rules.max_heard:
         row[CODE] = HEARD_TOO_MANY
     row[FOUND] = is_found
@@ -494,7 +503,9 @@ def many_walks(
     for number in range(len(starts)):
         row = rows[number]
         start, target = starts[number], targets[number]
-        seconds[number] = walk(net, rules, space, start, target, holders[number], row, result)
+        seconds[number] = walk(
+            net, rules, rules.enough, space, start, target, holders[number], row, result
+        )
         if results.shape[0] > 0:
             results[number] = result
         if holders.shape[1] > 0:

@@ -37,6 +37,9 @@ class Net(NamedTuple):
     offsets: NDArray[np.uint16]
     """Where each bucket of a node begins, from there on; one column more than buckets."""
     contacts: NDArray[np.int32]
+    counts: NDArray[np.uint8]
+    """For tables that change: contacts in each bucket of a node, with room for k in each; `base`
+    and `offsets` are empty then."""
     place: NDArray[np.float64]
     """For each node two coordinates and its access delay, in seconds of round trip."""
     spread: tuple[float, float, float, float]
@@ -176,6 +179,7 @@ def make_net(
         np.empty(0, np.int64),
         np.empty((0, 0), np.uint16),
         np.empty(0, np.int32),
+        np.empty((0, 0), np.uint8),
         np.empty((0, 3), np.float64),
         spread_of(latency or Latency()),
         np.empty(0, np.uint8),

@@ -59,6 +59,14 @@ def drawn_members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: 
 @kernel
 def members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: int) -> int:
     """Write the contacts of a bucket into `out` from place `at`; return how many they are."""
+    if net.counts.shape[0] > 0:
+        if bucket >= net.counts.shape[1]:
+            return 0
+        held = np.int64(net.counts[node, bucket])
+        first = (node * net.counts.shape[1] + bucket) * net.k
+        for number in range(held):
+            out[at + number] = net.contacts[first + number]
+        return held
     if len(net.base) == 0:
         return drawn_members(net, node, bucket, out, at)
     if bucket + 1 >= net.offsets.shape[1]:
@@ -74,6 +82,8 @@ def members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: int) -
 @kernel
 def _is_alone(net: Net, node: int, bits: int) -> bool:
     """Return whether nobody else shares so many leading bits with a node."""
+    if net.counts.shape[0] > 0:
+        return bits >= net.counts.shape[1]
     if len(net.base) > 0:
         return bits >= net.offsets.shape[1] - 1
     first, end = range_of(net.ids, net.directory, net.shift, net.ids[node], bits)
