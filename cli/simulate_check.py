@@ -23,8 +23,8 @@ def validate(settings: Settings, /, quick: bool, numbers: tuple[int, ...], seeds
     def work(output: Output) -> int:
         from ..node.errors import IntegrityError, UsageError
         from ..node.events_simulate import Checked
-        from ..simulations.validation.registry import experiments
         from ..simulations.validation.experiment import conduct
+        from ..simulations.validation.registry import experiments
         from .simulate_told import finite
 
         known = experiments()

@@ -106,9 +106,7 @@ def _conclude(
     if chosen is None:
         return
     values = by_setting(points, outcome.done, chosen)
-    events = [
-        measured(label, chosen, list(by_seed.values())) for label, by_seed in values.items()
-    ]
+    events = [measured(label, chosen, list(by_seed.values())) for label, by_seed in values.items()]
     first, *others = values
     pairs = [
         compared(paired(chosen, first, values[first], other, values[other])) for other in others

@@ -52,7 +52,10 @@ class Paired:
             case "same":
                 return f"{what}: the same within {100 * SAME:g} % ({span})"
             case "unknown":
-                return f"{what}: not enough runs to say (between {self.low:+.4g} and "f"{self.high:+.4g}, {self.pairs} pairs)"
+                return (
+                    f"{what}: not enough runs to say (between {self.low:+.4g} and "
+                    f"{self.high:+.4g}, {self.pairs} pairs)"
+                )
             case verdict:
                 part = f" ({100 * self.difference / self.base:+.1f} %)" if self.base else ""
                 return f"{what}: {verdict} by {abs(self.difference):.4g}{part}, {span}"

@@ -16,7 +16,7 @@ TIERS: Final[dict[Tier, str]] = {
     "model": "model.run",
     "model-hashed": "model.run",
 }
-"""The module with the function `run` of each tier; imported when it is needed, as some are heavy."""
+"""The module with the function `run` of each tier; imported when needed, as some are heavy."""
 
 SWARM_MODEL: Final = "model.swarm"
 

@@ -59,9 +59,7 @@ class Outcome:
     interrupted: bool = False
 
 
-def settings(
-    scenario: Scenario, varied: Sequence[tuple[str, Sequence[str]]]
-) -> list[Setting]:
+def settings(scenario: Scenario, varied: Sequence[tuple[str, Sequence[str]]]) -> list[Setting]:
     """Return every combination of the varied keys; all are checked before anything runs.
 
     Raises:

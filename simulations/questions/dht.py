@@ -86,9 +86,7 @@ def sybils(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
             runs[f"{paths}-paths-{seed}"] = result
         found = estimate(summary_numbers(results, "lookup_found"))
         rpcs = estimate(summary_numbers(results, "lookup_rpcs"))
-        said.append(
-            f"with d={paths} {found.words(_percent)} for {rpcs.mean:.0f} requests a lookup"
-        )
+        said.append(f"with d={paths} {found.words(_percent)} for {rpcs.mean:.0f} requests a lookup")
         numbers[f"found_{paths}"] = found.mean
         numbers[f"rpcs_{paths}"] = rpcs.mean
     text = (

@@ -16,7 +16,7 @@ PIECE_BYTES: Final = 1 << 20
 """Of the shipped node."""
 
 MOST_PIECES: Final = 1000
-"""Pieces of a simulated content; larger contents are cut into larger pieces, which is pessimistic."""
+"""Pieces of a simulated content; larger ones are cut into larger pieces, which is pessimistic."""
 
 HORIZON: Final = 3e8
 """Seconds after which a run is given up."""

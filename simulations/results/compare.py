@@ -60,7 +60,8 @@ def sentences_about(runs: Mapping[str, Result]) -> Iterator[str]:
         key = repr((result.scenario.tier, result.scenario)).replace(result.scenario.name, "")
         groups.setdefault(key, {})[label] = result
     (first_label, first), *others = [
-        (next(iter(members)), list(members.values())) for members in groups.values()
+        (_setting_of(*next(iter(members.items()))), list(members.values()))
+        for members in groups.values()
     ]
     if not others:
         yield f"All {len(runs)} runs have the same setting and differ by their seeds."
@@ -68,6 +69,10 @@ def sentences_about(runs: Mapping[str, Result]) -> Iterator[str]:
         ones, twos = _by_seed(first, metric), _by_seed(members, metric)
         if ones and twos:
             yield paired(metric, first_label, ones, label, twos).text
+
+
+def _setting_of(label: str, result: Result) -> str:
+    return label.removesuffix(f"-{result.seed}")
 
 
 def _by_seed(results: list[Result], metric: str) -> dict[int, float]:
