@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from importlib import import_module
+from typing import Final
 
-from . import hops, replay, timing, upkeep
 from .experiment import SEEDS, Experiment, Finding, conduct
 
+MODULES: Final = ("hops", "upkeep", "timing", "swarming", "replay")
+"""Modules of this folder with `EXPERIMENTS`; each is imported only when it is wanted."""
 
-def experiments() -> tuple[Experiment, ...]:
-    """Return all experiments, sorted by number."""
-    found = (*hops.EXPERIMENTS, *upkeep.EXPERIMENTS, *timing.EXPERIMENTS, *replay.EXPERIMENTS)
-    return tuple(sorted(found, key=lambda experiment: experiment.number))
+
+def experiments() -> list[Experiment]:
+    """Return all experiments, by number."""
+    found: list[Experiment] = []
+    for name in MODULES:
+        found += import_module(f".{name}", __package__).EXPERIMENTS
+    return sorted(found, key=lambda experiment: experiment.number)
 
 
 def validate(
