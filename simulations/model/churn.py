@@ -67,9 +67,10 @@ def session_length(law: Law, word: Word, other: Word) -> float:
     if law.kind == 1:
         return law.scale * chance
     if law.kind == 2:
-        return law.scale * chance ** (1.0 / law.shape)
+        length: float = law.scale * chance ** (1.0 / law.shape)
+        return length
     normal = math.sqrt(2.0 * chance) * math.cos(2.0 * math.pi * share_of(other))
-    length: float = law.scale * math.exp(law.shape * normal)
+    length = law.scale * math.exp(law.shape * normal)
     return length
 
 

@@ -434,7 +434,7 @@ def walk(
     while events >= 0 and not is_found:
         if events == 0:
             break
-        now = space.event_at[0]
+        now = float(space.event_at[0])
         for number in range(1, events):
             now = min(now, space.event_at[number])
         number = 0

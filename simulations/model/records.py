@@ -164,6 +164,5 @@ def follow_records(net: Net, scenario: Scenario, targets: NDArray[np.uint64], se
     )
     if short > looks * len(targets) // 1000:
         raise ValueError("churn: nodes are away for so long that too few near a content are online")
-    found /= len(targets)
-    time = np.arange(looks) * STEP
-    return Records(time, found[:, 0], found[:, 1], found[:, 2])
+    parts: NDArray[np.float64] = (found / len(targets)).T
+    return Records(np.arange(looks) * STEP, parts[0], parts[1], parts[2])
