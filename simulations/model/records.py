@@ -164,5 +164,6 @@ def follow_records(net: Net, scenario: Scenario, targets: NDArray[np.uint64], se
     )
     if short > looks * len(targets) // 1000:
         raise ValueError("churn: nodes are away for so long that too few near a content are online")
-    parts: NDArray[np.float64] = (found / len(targets)).T
-    return Records(np.arange(looks) * STEP, parts[0], parts[1], parts[2])
+    parts = (found / len(targets)).astype(np.float64).T
+    time = np.arange(looks, dtype=np.float64) * STEP
+    return Records(time, parts[0], parts[1], parts[2])
