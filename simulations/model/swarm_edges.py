@@ -222,13 +222,22 @@ def take_over(w: World, r: Rules, source: int, target: int, now: float) -> int:
     """Return a last piece whose sender is so slow that `source` should send it; -1 = none."""
     if w.peer.held[target] + w.peer.asked[target] < r.pieces or w.peer.up[source] <= 0.0:
         return -1
-    own = r.piece_bytes * r.slots / w.peer.up[source]
+    # A line that both senders share would be no faster for the new one.
+    sharers = 0
+    flow = w.peer.head[target]
+    while flow >= 0:
+        sharers += 1
+        flow = w.flow.after[flow]
+    fair = w.peer.down[target] / max(1, sharers)
+    own = r.piece_bytes / min(w.peer.up[source] / r.slots, fair)
     slowest = -1
     longest = HEDGE_GAIN * own
     flow = w.peer.head[target]
     while flow >= 0:
         piece = w.flow.piece[flow]
-        if flow // r.slots != source and piece >= 0 and w.flow.rate[flow] > 0.0:
+        other = flow // r.slots
+        by_site = r.site > 0.0 and source < r.seeds and other < r.seeds
+        if other != source and not by_site and piece >= 0 and w.flow.rate[flow] > 0.0:
             takes = w.flow.left[flow] / w.flow.rate[flow]
             if takes > longest and w.have8[source, piece >> 3] & w.bits[piece & 7]:
                 longest = takes
