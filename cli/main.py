@@ -36,10 +36,11 @@ COMMANDS = {
     "resume": "Go on with paused fetches.",
     "limit": "Limit the bytes a second that come and go.",
     "dht": "Look into the DHT.",
+    "simulate": "Try it with thousands or millions of simulated nodes.",
 }
 """Each command's line of help. `NAME` is the function `NAME_command` of the module `NAME`.
 
-A command is added by its line here and its module (`simulate` comes this way).
+A command is added by its line here and its module.
 """
 
 

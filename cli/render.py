@@ -107,8 +107,34 @@ class People:
             case _ if is_row(event):
                 self._settle()
                 self._row(event)
+            case _ if type(event).__module__.endswith("events_simulate"):
+                self._simulated(event)
             case _:
                 self.say(_sentence(event))
+
+    def _simulated(self, event: Event) -> None:
+        from .render_simulate import bar_of, lines_of
+
+        moving = bar_of(event)
+        if moving is None:
+            for line in lines_of(event):
+                if self._display is not None:
+                    self._display.say(printable(line))
+                else:
+                    self._result(line)
+            return
+        head, share = moving
+        if self._display is None and share < 1.0:
+            from .drawing import Display, can_move
+
+            if not can_move():
+                self.say(head)
+                return
+            self._display = Display()
+        if share >= 1.0:
+            self._settle()
+        elif self._display is not None:
+            self._display.show(head, share, [])
 
     def _row(self, event: Event) -> None:
         """Show a row: in a table on a terminal, as cells with tabs between them elsewhere."""

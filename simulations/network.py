@@ -114,6 +114,8 @@ class Network:
         self.bytes = 0
         """Bytes sent."""
         self._chance = chance
+        self.link_of: Callable[[Place, Place], Link] | None = None
+        """Conditions of a pair that meets for the first time, in place of `default`."""
         self._by_ip: dict[str, Place] = {}
         self._boxes: dict[str, NatBox] = {}
         self._paths: dict[tuple[str, str], Path] = {}
@@ -157,7 +159,10 @@ class Network:
         key = (source.name, target.name)
         path = self._paths.get(key)
         if path is None:
-            link = Link(0.0) if source is target else self.default
+            if source is target:
+                link = Link(0.0)
+            else:
+                link = self.link_of(source, target) if self.link_of else self.default
             path = Path(link, self._chance.stream(f"path {key[0]} {key[1]}"))
             self._paths[key] = path
         return path

@@ -22,7 +22,7 @@ from ..network import global_addresses
 from ..randomness import SeededRandom
 from ..scenario.model import Fault, Scenario
 from ..scenario.result import EDGES, LOOKUPS, RECORDS, TRAFFIC, Column, Result, Value
-from ..snapshot import Snapshot, peer_id
+from ..snapshot import BadSnapshot, Snapshot, peer_id
 from .dht_network import DONE, FAULT, OFFLINE, ONLINE, Network
 from .dht_node import Node, Rules
 from .dht_tables import KeyOrder, any_of, fill_from, fill_randomly
@@ -146,14 +146,13 @@ class DhtRun:
     # Making the network
 
     def _make_nodes(self, rules: Rules, total: int) -> None:
-        nat = self.scenario.nat
-        behind = nat.endpoint_independent + nat.port_restricted + nat.symmetric + nat.blocked
+        behind = _behind_nat(self.scenario)
         count = self.scenario.nodes
-        clients = round(behind * count)
+        servers = servers_of(self.scenario)
         addresses = global_addresses()
         for number in range(total):
             here = number < count
-            serves = number < count - clients if here else self._draw.random() >= behind
+            serves = number < servers if here else self._draw.random() >= behind
             peer = peer_id(self.seed, number)
             addr = tcp_addr(next(addresses), PORT)
             name = f"{self.seed}/node {number}"
@@ -162,6 +161,13 @@ class DhtRun:
             self.network.index[peer] = number
 
     def _fill(self, snapshot: Snapshot | None) -> None:
+        if snapshot is not None and (
+            (snapshot.seed, len(snapshot)) != (self.seed, servers_of(self.scenario))
+        ):
+            raise BadSnapshot(
+                f"a snapshot of {len(snapshot)} nodes of seed {snapshot.seed} does not fit "
+                f"{servers_of(self.scenario)} servers of seed {self.seed}"
+            )
         for node in self.nodes[: self.scenario.nodes]:
             if snapshot is not None and node.serves:
                 fill_from(node, snapshot, self.nodes)
@@ -441,20 +447,32 @@ class DhtRun:
         return summary
 
 
-def summary_of(rows: Lookups, group: str) -> dict[str, Value]:
+def summary_of(rows: Lookups, group: str, *, hops: bool = True) -> dict[str, Value]:
     """Return means and percentiles of one kind of lookup."""
     chosen = [at for at, name in enumerate(rows.group) if name == group]
     count = len(chosen)
     times = sorted(rows.seconds[at] for at in chosen)
     found: dict[str, Value] = {
-        f"{group}s": count,
+        f"{group}es" if group.endswith("h") else f"{group}s": count,
         f"{group}_success": sum(rows.found[at] for at in chosen) / count,
-        f"{group}_hops": sum(rows.hops[at] for at in chosen) / count,
         f"{group}_rpcs": sum(rows.rpcs[at] for at in chosen) / count,
     }
+    if hops:
+        found[f"{group}_hops"] = sum(rows.hops[at] for at in chosen) / count
     for percent in (50, 90, 99):
         found[f"{group}_p{percent}"] = times[min(count - 1, math.ceil(count * percent / 100) - 1)]
     return found
+
+
+def _behind_nat(scenario: Scenario) -> float:
+    """Return the part of the nodes that others cannot reach: they are clients of the DHT."""
+    nat = scenario.nat
+    return nat.endpoint_independent + nat.port_restricted + nat.symmetric + nat.blocked
+
+
+def servers_of(scenario: Scenario) -> int:
+    """Return how many servers are there at the start: the first nodes, those of a snapshot."""
+    return scenario.nodes - round(_behind_nat(scenario) * scenario.nodes)
 
 
 def rules_of(scenario: Scenario, learn: bool = True) -> Rules:

@@ -1,7 +1,7 @@
 """Compiles the loops of the model with numba, and keeps what was compiled.
 
 Without numba, or with `NUMBA_DISABLE_JIT=1`, the same functions run as plain Python: slow, but a
-test compares both. Compiled code is kept in a folder named by a digest of all sources of the model,
+test compares both. Compiled code is kept in a folder named by a digest of all sources with kernels,
 since numba itself looks only at the file of a function, not at those that it calls.
 """
 
@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numpy as np
 from platformdirs import user_cache_path
@@ -21,6 +21,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 Word: TypeAlias = Any
 """An unsigned 64-bit number in compiled code, where types are numba's and not mypy's."""
 
+whole: Final = cast(Callable[[Any], int], np.int64)
+"""Makes a signed 64-bit number, which is what an int is in compiled code."""
+
 DIGEST_CHARS: Final = 16
 """Length of the name of the folder with compiled code."""
 
@@ -28,7 +31,9 @@ DIGEST_CHARS: Final = 16
 def _sources_digest() -> str:
     found = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(path.read_bytes())
+        source = path.read_bytes()
+        if b"@kernel" in source or b"@entry" in source:
+            found.update(source)
     return found.hexdigest()[:DIGEST_CHARS]
 
 
@@ -38,7 +43,8 @@ def _compiler() -> Callable[..., Any] | None:
         import numba
     except ImportError:
         return None
-    if numba.config.DISABLE_JIT:
+    settings: Any = numba.config
+    if settings.DISABLE_JIT:
         return None
     if "NUMBA_CACHE_DIR" not in os.environ:
         folder = user_cache_path("shoal") / "compiled" / _sources_digest()
@@ -47,7 +53,7 @@ def _compiler() -> Callable[..., Any] | None:
         except OSError:
             pass  # numba looks for a place of its own
         else:
-            numba.config.CACHE_DIR = str(folder)
+            settings.CACHE_DIR = str(folder)
     njit: Callable[..., Any] = numba.njit
     return njit
 
@@ -118,7 +124,7 @@ def share_of(word: Word) -> float:
 @kernel
 def below(word: Word, count: int) -> int:
     """Return a number below `count` (at most 2^32) made of a random word."""
-    return np.int64(((word >> _S32) * np.uint64(count)) >> _S32)
+    return whole(((word >> _S32) * np.uint64(count)) >> _S32)
 
 
 @kernel

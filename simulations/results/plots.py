@@ -204,6 +204,10 @@ def utilisation(axes: Axes, runs: Runs) -> None:
         if len(runs) == 1:
             axes.fill_between(time, possible / 1e6, color="#dddddd", label="could be sent")
             axes.fill_between(time, used / 1e6, color=_colour(0), alpha=0.75, label="was sent")
+            needed = _least_rate(run)
+            if needed is not None:
+                axes.axhline(needed / 1e6, color="#888888", linestyle=":", linewidth=1.2,
+                             label="mean rate of the least possible time")  # fmt: skip
             axes.set_ylabel("all uplinks, MB/s")
             axes.legend(fontsize=8, loc="lower left", frameon=True, framealpha=0.85)
         else:
@@ -214,6 +218,15 @@ def utilisation(axes: Axes, runs: Runs) -> None:
     axes.set(xlabel=name)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
+
+
+def _least_rate(run: Result) -> float | None:
+    """Return the bytes a second that all together must get on average to be done at the bound."""
+    bound, wanting = run.summary.get("bound_seconds"), run.summary.get("wanting")
+    if not isinstance(bound, (int, float)) or not isinstance(wanting, int) or not bound:
+        return None
+    swarm = run.scenario.swarm
+    return wanting * float(swarm.pieces) * swarm.piece_bytes / bound
 
 
 def availability(axes: Axes, runs: Runs) -> None:

@@ -107,9 +107,10 @@ def _availability(table: Mapping[str, Column]) -> Iterator[str]:
         lost = float(time[np.argmin(least)])
         yield f"At {seconds(lost)} a piece had no holder left: the content was not whole."
     elif len(twice):
+        when = f"From {seconds(float(time[twice[0]]))}" if twice[0] else "From the start"
         yield (
-            f"From {seconds(float(time[twice[0]]))} on, every piece had a second holder, so the "
-            "content would have survived the loss of any one peer."
+            f"{when} on, every piece had a second holder, so the content would have survived the "
+            "loss of any one peer."
         )
     else:
         yield "Until the end some piece had a single holder."

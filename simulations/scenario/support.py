@@ -6,7 +6,7 @@ One row for each thing: the tiers that lack it, when a scenario asks for it, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from .model import Dht, Scenario, Tier
@@ -101,8 +101,14 @@ GAPS: Final = (
     Gap(
         FULL,
         "dht",
-        lambda s: (s.dht.republish, s.dht.record_life) != (Dht().republish, Dht().record_life),
-        "whole nodes republish and expire records as shipped",
+        lambda s: s.dht != replace(Dht(), tables=s.dht.tables, paths=s.dht.paths),
+        "whole nodes have the widths and periods of the shipped node",
+    ),
+    Gap(
+        FULL,
+        "latency.jitter",
+        lambda s: s.latency.jitter > 0.0,
+        "between whole nodes a pair's latency does not vary",
     ),
     Gap(
         FULL,

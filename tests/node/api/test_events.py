@@ -24,6 +24,7 @@ from shoal.node.events import (
     from_json,
     to_line,
 )
+from shoal.node.events_simulate import Numbers
 
 DOCS = Path(__file__).parents[3] / "docs" / "events.md"
 
@@ -58,6 +59,9 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.floats(allow_nan=False, allow_infinity=False)
     if get_args(hint)[:1] == (Source,):
         return st.lists(st.builds(Source, st.text(), st.integers(0), st.integers(0))).map(tuple)
+    if hint == Numbers:
+        plain_values = st.none() | st.booleans() | st.integers() | st.text()
+        return st.dictionaries(st.text(), plain_values)
     if hint == dict[str, int]:
         return st.dictionaries(st.text(), st.integers(0))
     if get_args(hint)[1:] == (...,):
