@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .model import Scenario
 
 Value: TypeAlias = int | float | str | bool | None
-Column: TypeAlias = Sequence[int] | Sequence[float] | Sequence[str]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Column: TypeAlias = Sequence[int] | Sequence[float] | Sequence[str] | NDArray[Any]
+else:  # numpy is an extra
+    Column = Sequence
 
 LOOKUPS = "lookups"
 """Columns: hops, rpcs, seconds, found (0 or 1), group."""
