@@ -73,7 +73,7 @@ def figures(runs: Runs) -> list[tuple[str, str]]:
                 continue
             figure = Figure(figsize=(WIDTH, WIDTH if square else HEIGHT), layout="constrained")
             draw(figure.add_subplot(), having)
-            found.append((caption, _svg(figure, table)))
+            found.append((caption, _svg(figure, draw.__name__)))
     return found
 
 

@@ -53,7 +53,8 @@ def test_the_least_time_is_that_of_kumar_and_ross() -> None:
     assert least_seconds(100.0, 1.0, leechers) == 100.0  # the seed has to send it once
     assert least_seconds(100.0, 1000.0, leechers) == 10.0  # a downlink
     assert least_seconds(100.0, 11.0, [(0.0, 1.0, 1e9)] * 9) == pytest.approx(900 / 20)
-    assert least_seconds(100.0, 1000.0, leechers, site=2.0) == 50.0
+    assert least_seconds(100.0, 1000.0, leechers, site=2.0) == pytest.approx(900 / (2 + 9))
+    assert least_seconds(100.0, 1000.0, leechers[:1], site=2.0) == 50.0
     # Who comes at 50 has it at 60 at the earliest.
     assert least_seconds(100.0, 1e9, [*leechers, (50.0, 1.0, 10.0)]) == 60.0
 
@@ -79,7 +80,7 @@ def test_everybody_gets_everything_and_nobody_faster_than_possible(scenario: Sce
     assert result.summary["completed"] == result.summary["wanting"] == len(table["node"])
     over = result.summary["over_bound"]
     assert isinstance(over, float)
-    assert 1.0 <= over < 6.0
+    assert 1.0 <= over < 12.0  # in order is by far the worst
     size = scenario.swarm.pieces * scenario.swarm.piece_bytes
     assert (np.asarray(table["down_bytes"]) >= size * (1 - 1e-6)).all()
     least = np.asarray(result.tables[AVAILABILITY]["least"])
@@ -187,7 +188,7 @@ def filled_in_small_steps(world: Any, rules: Rules, flows: Any) -> list[float]:
     for flow in flows:
         source = flow // rules.slots
         found = [("up", source), ("down", int(world.flow.target[flow]))]
-        uses.append(found + [("site", 0)] * (source < rules.seeds))
+        uses.append([*found, ("site", 0)] if source < rules.seeds else found)
     rates = [0.0] * len(uses)
     growing = set(range(len(uses)))
     room = {
