@@ -196,7 +196,6 @@ def sweep_on_dask(
     """
     import distributed
 
-
     outcome = Outcome()
     with _client(address) as client:
         shared = client.scatter(

@@ -447,8 +447,9 @@ def test_what_the_tests_import_is_declared_and_the_other_way_round() -> None:
     ]
     found += [source for source in sources() if source.place == GENERATOR]
     imported = third_party(found)
-    run = declared(project()["project"]["dependencies"])
     extras = project()["project"]["optional-dependencies"]
+    optional = [name for extra in OPTIONAL for name in extras[extra]]
+    run = declared(project()["project"]["dependencies"] + optional)
     dev = declared([name for extra in extras if extra not in OPTIONAL for name in extras[extra]])
     assert set(imported) - run - dev == set(), imported
     idle = dev - set(imported) - COMMANDS

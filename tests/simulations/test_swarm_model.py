@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_in_plain_python_and_in_another_process() -
 
 
 def test_rarest_first_beats_random_pieces() -> None:
-    fields = {"slots": 1, "rotate": 1.0, "leechers": 100, "neighbours": 40}
+    fields: dict[str, Any] = {"slots": 1, "rotate": 1.0, "leechers": 100, "neighbours": 40}
     rarest = mean_last(changed(**fields))
     assert mean_last(changed(**fields, order="random")) > 1.1 * rarest
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,8 +81,7 @@ def run(scenario, seed):
 def test_a_lost_worker_costs_only_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fragile_runs.py").write_text(HELPER.format(folder=str(tmp_path)))
     monkeypatch.syspath_prepend(str(tmp_path))
-    import fragile_runs  # type: ignore[import-not-found]
-
+    fragile_runs = import_module("fragile_runs")
     points = settings(SMALL, [])
     todo = tasks(points, (1, 2, 3, 4, 5))
     outcome = sweep(points, todo, quiet, workers=2, run=fragile_runs.run)
@@ -124,20 +125,24 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
     pytest.importorskip("distributed")
     place = tmp_path / "scheduler.json"
     dask = str(Path(sys.executable).with_name("dask"))
-    quiet_output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet_output: dict[str, Any] = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "cwd": tmp_path,
+    }
     scheduler = subprocess.Popen(
         [dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
          "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(place)],
-        cwd=tmp_path, **quiet_output,
-    )  # type: ignore[call-overload]  # fmt: skip
+        **quiet_output,
+    )  # fmt: skip
     workers = [
         subprocess.Popen(
             [dask, "worker", "--scheduler-file", str(place), "--nthreads", "1", "--no-nanny",
              "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(tmp_path)],
-            cwd=tmp_path, **quiet_output,
+            **quiet_output,
         )
         for _ in range(2)
-    ]  # type: ignore[call-overload]  # fmt: skip
+    ]  # fmt: skip
     try:
         while not place.exists() or not place.read_text().endswith("}"):
             assert scheduler.poll() is None
