@@ -75,9 +75,7 @@ def attacked_ids(
     return np.sort(np.concatenate([ids, sybils])), sybils
 
 
-def aimed_at(
-    scenario: Scenario, targets: NDArray[np.uint64], seed: int
-) -> NDArray[np.uint64]:
+def aimed_at(scenario: Scenario, targets: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """Return the targets; if Sybils lie at a key, all of them are that key."""
     if not any(attack.at_key for attack in scenario.attacks):
         return targets

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..churn import Sessions
 from ..scenario.model import Churn
-from .compiled import Word, below, draw, entry, kernel, leading_zeros, share_of
+from .compiled import Word, below, draw, entry, kernel, leading_zeros, share_of, whole
 from .growth import Upkeep, find_ourselves, grow, join, refresh
 from .ids import stream
 from .living import Living, ask_silent, forget
@@ -67,9 +67,11 @@ def session_length(law: Law, word: Word, other: Word) -> float:
     if law.kind == 1:
         return law.scale * chance
     if law.kind == 2:
-        return law.scale * chance ** (1.0 / law.shape)
+        length: float = law.scale * chance ** (1.0 / law.shape)
+        return length
     normal = math.sqrt(2.0 * chance) * math.cos(2.0 * math.pi * share_of(other))
-    return law.scale * math.exp(law.shape * normal)
+    length = law.scale * math.exp(law.shape * normal)
+    return length
 
 
 @kernel
@@ -96,7 +98,7 @@ def time_left(churn: Churn, count: int, seed: int) -> NDArray[np.float64]:
 
 
 class Timetable(NamedTuple):
-    """When each node turns on or off, when its upkeep is due, and a heap of nodes by what is next."""
+    """When each node turns on or off, when its upkeep is due, and a heap by what is next."""
 
     turns: NDArray[np.float64]
     ticks: NDArray[np.float64]
@@ -106,7 +108,7 @@ class Timetable(NamedTuple):
 
 
 @kernel
-def _due(times: Timetable, node: int) -> float:
+def _due(times: Timetable, node: int) -> Word:
     return min(times.turns[node], times.ticks[node])
 
 
@@ -150,7 +152,7 @@ def _come(living: Living, keep: Upkeep, node: int, number: int, now: float) -> N
 def _live(living: Living, keep: Upkeep, law: Law, times: Timetable, until: float) -> float:
     """Let time pass; return the node-seconds online."""
     seed = living.net.seed
-    per_refresh = max(1, int(round(keep.refresh / ASK_SILENT_EVERY)))
+    per_refresh = max(1, whole(np.round(keep.refresh / ASK_SILENT_EVERY)))
     online = 0.0
     for place in range(len(times.heap) // 2, -1, -1):
         _sink(times, place)

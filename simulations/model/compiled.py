@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import numpy as np
 from platformdirs import user_cache_path
@@ -20,6 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 Word: TypeAlias = Any
 """An unsigned 64-bit number in compiled code, where types are numba's and not mypy's."""
+
+whole: Final = cast(Callable[[Any], int], np.int64)
+"""Makes a signed 64-bit number, which is what an int is in compiled code."""
 
 DIGEST_CHARS: Final = 16
 """Length of the name of the folder with compiled code."""
@@ -40,7 +43,8 @@ def _compiler() -> Callable[..., Any] | None:
         import numba
     except ImportError:
         return None
-    if numba.config.DISABLE_JIT:
+    settings: Any = numba.config
+    if settings.DISABLE_JIT:
         return None
     if "NUMBA_CACHE_DIR" not in os.environ:
         folder = user_cache_path("shoal") / "compiled" / _sources_digest()
@@ -49,7 +53,7 @@ def _compiler() -> Callable[..., Any] | None:
         except OSError:
             pass  # numba looks for a place of its own
         else:
-            numba.config.CACHE_DIR = str(folder)
+            settings.CACHE_DIR = str(folder)
     njit: Callable[..., Any] = numba.njit
     return njit
 
@@ -120,7 +124,7 @@ def share_of(word: Word) -> float:
 @kernel
 def below(word: Word, count: int) -> int:
     """Return a number below `count` (at most 2^32) made of a random word."""
-    return np.int64(((word >> _S32) * np.uint64(count)) >> _S32)
+    return whole(((word >> _S32) * np.uint64(count)) >> _S32)
 
 
 @kernel

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import Word, below, draw, entry, kernel
+from .compiled import Word, below, draw, entry, kernel, whole
 from .ids import stream
 from .living import (
     MAX_PREFIX_BITS,
@@ -73,12 +73,12 @@ def _look(living: Living, keep: Upkeep, node: int, target: Word, now: float, is_
     keep.counters[1] += 1
     if keep.row[CODE] != 0:
         keep.counters[2] += 1
-    count = space.count[0, 0]
+    count = space.tally[0, 0]
     for place in range(count):
         slot = space.order[0, place]
         peer = space.who[0, slot]
         state = space.state[0, slot]
-        if state == ANSWERED or ((state == ASKED or state == SLOW) and net.status[peer] == ALIVE):
+        if state == ANSWERED or (state in (ASKED, SLOW) and net.status[peer] == ALIVE):
             keep.counters[0] += answered(living, node, peer, now, not is_own)
             keep.counters[0] += answered(living, peer, node, now, False)
         elif state == FAILED:
@@ -92,9 +92,7 @@ def find_ourselves(living: Living, keep: Upkeep, node: int, now: float) -> None:
 
 
 @kernel
-def _look_below(
-    living: Living, keep: Upkeep, node: int, stem: Word, bits: int, now: float
-) -> None:
+def _look_below(living: Living, keep: Upkeep, node: int, stem: Word, bits: int, now: float) -> None:
     """Look for a random key that begins with the `bits` leading bits of `stem`."""
     low = np.uint64(64 - bits)
     drawn = draw(living.net.seed, TARGET, node, keep.counters[1])
@@ -113,13 +111,13 @@ def refresh(living: Living, keep: Upkeep, node: int, now: float) -> None:
         depth = bucket + 1
         stem = net.ids[node] ^ (_ONE << np.uint64(63 - bucket))
         bits = depth + SUB_PREFIX_BITS
-        if np.int64(net.counts[node, bucket]) >= net.k or bits > MAX_PREFIX_BITS:
+        if whole(net.counts[node, bucket]) >= net.k or bits > MAX_PREFIX_BITS:
             _look_below(living, keep, node, stem, depth, now)
             continue
         clean = (stem >> np.uint64(64 - depth)) << np.uint64(64 - depth)
         first = (node * net.counts.shape[1] + bucket) * net.k
         held = (0, 0, 0, 0)
-        for place in range(first, first + np.int64(net.counts[node, bucket])):
+        for place in range(first, first + whole(net.counts[node, bucket])):
             part = (net.ids[net.contacts[place]] >> np.uint64(64 - bits)) & np.uint64(3)
             held = (
                 held[0] + (part == np.uint64(0)),

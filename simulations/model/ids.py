@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import Word, kernel
+from .compiled import Word, kernel, whole
 
 ID_BITS: Final = 64
 """Bits of a key that the model keeps; two of 10^9 random ids agree in them with odds of 3 %,
@@ -79,9 +79,7 @@ def check_sorted(ids: NDArray[np.uint64]) -> None:
 
 
 def directory_of(ids: NDArray[np.uint64]) -> tuple[NDArray[np.uint32], np.uint64]:
-    """Return where each block of the key space begins, and by how much an id is to be shifted
-    to get the number of its block.
-    """
+    """Return where each block of the key space begins, and the shift from an id to its block."""
     bits = max(1, (len(ids) // BLOCK_IDS).bit_length())
     starts = np.empty((1 << bits) + 1, np.uint32)
     step = 1 << 20  # blocks at once: the boundaries are 8 bytes each
@@ -98,9 +96,9 @@ def first_from(
     ids: NDArray[np.uint64], directory: NDArray[np.uint32], shift: Word, word: Word
 ) -> int:
     """Return the number of the first id that is not below `word`."""
-    block = np.int64(word >> shift)
-    low = np.int64(directory[block])
-    high = np.int64(directory[block + 1])
+    block = whole(word >> shift)
+    low = whole(directory[block])
+    high = whole(directory[block + 1])
     while low < high:
         middle = (low + high) >> 1
         if ids[middle] < word:

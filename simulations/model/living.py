@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import kernel, leading_zeros
+from .compiled import Word, kernel, leading_zeros, whole
 from .network import ALIVE, Net, status_of
 from .tables import with_contacts
 
@@ -82,7 +82,7 @@ def stored(living: Living) -> Net:
 
 
 @kernel
-def bucket_of(living: Living, node: int, peer: int) -> int:
+def bucket_of(living: Living, node: int, peer: int) -> Word:
     """Return the bucket of a node that a peer belongs into."""
     ids = living.net.ids
     return min(leading_zeros(ids[node] ^ ids[peer]), living.net.counts.shape[1] - 1)
@@ -90,20 +90,18 @@ def bucket_of(living: Living, node: int, peer: int) -> int:
 
 @kernel
 def own_depth(living: Living, node: int) -> int:
-    """Return the first bucket that the shipped table has not split off yet: all from there on
-    hold at most k together.
-    """
+    """Return the first bucket of those that the shipped table holds as one: at most k in all."""
     counts = living.net.counts
     together = 0
     for bucket in range(counts.shape[1] - 1, -1, -1):
-        together += np.int64(counts[node, bucket])
+        together += whole(counts[node, bucket])
         if together > living.net.k:
             return bucket + 1
     return 0
 
 
 @kernel
-def _first(living: Living, node: int, bucket: int) -> int:
+def _first(living: Living, node: int, bucket: int) -> Word:
     return (node * living.net.counts.shape[1] + bucket) * living.net.k
 
 
@@ -111,7 +109,7 @@ def _first(living: Living, node: int, bucket: int) -> int:
 def _find(living: Living, node: int, bucket: int, peer: int) -> int:
     """Return the place of a peer in a bucket, or -1."""
     first = _first(living, node, bucket)
-    for place in range(first, first + np.int64(living.net.counts[node, bucket])):
+    for place in range(first, first + whole(living.net.counts[node, bucket])):
         if living.net.contacts[place] == peer:
             return place
     return -1
@@ -120,7 +118,7 @@ def _find(living: Living, node: int, bucket: int, peer: int) -> int:
 @kernel
 def _to_the_end(living: Living, node: int, bucket: int, place: int, now: float) -> None:
     """Move a contact behind all others: it was heard from."""
-    last = _first(living, node, bucket) + np.int64(living.net.counts[node, bucket]) - 1
+    last = _first(living, node, bucket) + whole(living.net.counts[node, bucket]) - 1
     peer = living.net.contacts[place]
     for at in range(place, last):
         living.net.contacts[at] = living.net.contacts[at + 1]
@@ -134,7 +132,7 @@ def _to_the_end(living: Living, node: int, bucket: int, place: int, now: float) 
 @kernel
 def _stop_waiting(living: Living, node: int, bucket: int, peer: int) -> None:
     first = _first(living, node, bucket)
-    count = np.int64(living.waits[node, bucket])
+    count = whole(living.waits[node, bucket])
     for place in range(first, first + count):
         if living.waiting[place] == peer:
             for at in range(place, first + count - 1):
@@ -148,7 +146,7 @@ def _wait(living: Living, node: int, bucket: int, peer: int) -> None:
     """Let a peer wait as the newest; the oldest goes if too many do."""
     _stop_waiting(living, node, bucket, peer)
     first = _first(living, node, bucket)
-    count = np.int64(living.waits[node, bucket])
+    count = whole(living.waits[node, bucket])
     if count == living.net.k:
         for at in range(first, first + count - 1):
             living.waiting[at] = living.waiting[at + 1]
@@ -163,7 +161,7 @@ def _quarter_has_room(living: Living, node: int, bucket: int, peer: int) -> bool
     share = max(1, living.net.k >> SUB_PREFIX_BITS)
     first = _first(living, node, bucket)
     alike = 0
-    for place in range(first, first + np.int64(living.net.counts[node, bucket])):
+    for place in range(first, first + whole(living.net.counts[node, bucket])):
         other = living.net.contacts[place]
         if leading_zeros(ids[peer] ^ ids[other]) >= bucket + 1 + SUB_PREFIX_BITS:
             alike += 1
@@ -181,7 +179,7 @@ def answered(living: Living, node: int, peer: int, now: float, spread: bool) -> 
     if place >= 0:
         _to_the_end(living, node, bucket, place, now)
         return 0
-    count = np.int64(net.counts[node, bucket])
+    count = whole(net.counts[node, bucket])
     first = _first(living, node, bucket)
     if count < net.k:
         if (
@@ -198,7 +196,7 @@ def answered(living: Living, node: int, peer: int, now: float, spread: bool) -> 
         return 0
     _wait(living, node, bucket, peer)
     if now - np.float64(living.heard_at[first]) >= SILENT_AFTER or living.failures[first] > 0:
-        ask(living, node, np.int64(net.contacts[first]), now)
+        ask(living, node, whole(net.contacts[first]), now)
         return 1
     return 0
 
@@ -213,12 +211,12 @@ def failed(living: Living, node: int, peer: int, now: float) -> None:
         _stop_waiting(living, node, bucket, peer)
         return
     living.failures[place] += 1
-    waits = np.int64(living.waits[node, bucket])
+    waits = whole(living.waits[node, bucket])
     if living.failures[place] < MAX_FAILURES and waits == 0:
         return
     first = _first(living, node, bucket)
     if waits == 0:
-        for at in range(place, first + np.int64(net.counts[node, bucket]) - 1):
+        for at in range(place, first + whole(net.counts[node, bucket]) - 1):
             net.contacts[at] = net.contacts[at + 1]
             living.heard_at[at] = living.heard_at[at + 1]
             living.failures[at] = living.failures[at + 1]
@@ -254,20 +252,20 @@ def ask_silent(living: Living, node: int, now: float) -> int:
     for bucket in range(net.counts.shape[1]):
         first = _first(living, node, bucket)
         # An answer moves a contact to the end, so each is looked at once in a full turn.
-        turns = np.int64(net.counts[node, bucket])
+        turns = whole(net.counts[node, bucket])
         place = first
         for _ in range(turns):
-            if place >= first + np.int64(net.counts[node, bucket]):
+            if place >= first + whole(net.counts[node, bucket]):
                 break
             if now - np.float64(living.heard_at[place]) < SILENT_AFTER:
                 place += 1
                 continue
             asked += 1
-            peer = np.int64(net.contacts[place])
+            peer = whole(net.contacts[place])
             lives = status_of(net, peer) == ALIVE
-            before = np.int64(net.counts[node, bucket])
+            before = whole(net.counts[node, bucket])
             ask(living, node, peer, now)
-            if not lives and np.int64(net.counts[node, bucket]) == before:
+            if not lives and whole(net.counts[node, bucket]) == before:
                 place += 1  # it stays for now, or another took its place
     return asked
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import Word, draw, entry, kernel, share_of
+from .compiled import Word, draw, entry, kernel, share_of, whole
 from .network import ALIVE, EVIL, HANGS, JITTER, REFUSES, SILENT, Net, round_trip, status_of
 from .tables import SCRATCH, closest_contacts, nearest_nodes
 
@@ -75,7 +75,7 @@ class Space(NamedTuple):
     who: NDArray[np.int64]
     state: NDArray[np.int8]
     depth: NDArray[np.int8]
-    count: NDArray[np.int64]
+    tally: NDArray[np.int64]
     """Peers on each path; then requests that are in flight and not slow; then open ones."""
     answer: NDArray[np.int64]
     event_at: NDArray[np.float64]
@@ -111,7 +111,7 @@ def make_space(k: int, paths: int, room: int) -> Space:
 @kernel
 def _rank(space: Space, path: int, far: Word) -> int:
     """Return the first place whose distance is not below `far`."""
-    low, high = 0, space.count[0, path]
+    low, high = 0, space.tally[0, path]
     while low < high:
         middle = (low + high) >> 1
         if space.far[path, middle] < far:
@@ -127,8 +127,10 @@ def _hear(space: Space, room: int, path: int, node: int, far: Word, depth: int) 
 
     Without room the farthest goes for which no event waits: not asked yet, or done.
     """
+    count = space.tally[0, path]
+    if count == room and far > space.far[path, count - 1]:
+        return True  # most are farther than all that are remembered
     at = _rank(space, path, far)
-    count = space.count[0, path]
     if at < count and space.far[path, at] == far:
         return True
     last = count
@@ -146,9 +148,9 @@ def _hear(space: Space, room: int, path: int, node: int, far: Word, depth: int) 
             return False
         if at > last:
             return True  # it is the farthest itself
-        slot = np.int64(space.order[path, last])
+        slot = whole(space.order[path, last])
     else:
-        space.count[0, path] = count + 1
+        space.tally[0, path] = count + 1
     for place in range(last, at, -1):
         space.far[path, place] = space.far[path, place - 1]
         space.order[path, place] = space.order[path, place - 1]
@@ -167,7 +169,7 @@ def _is_taken(space: Space, rules: Rules, path: int, far: Word) -> bool:
         if other == path:
             continue
         at = _rank(space, other, far)
-        if at < space.count[0, other] and space.far[other, at] == far:
+        if at < space.tally[0, other] and space.far[other, at] == far:
             state = space.state[other, space.order[other, at]]
             if state not in (HEARD, TAKEN):
                 return True
@@ -180,11 +182,15 @@ def _path_is_over(space: Space, rules: Rules, enough: int, path: int, asked: int
     live = 0
     all_answered = True
     any_heard = False
-    for place in range(space.count[0, path]):
+    for place in range(space.tally[0, path]):
         state = space.state[path, space.order[path, place]]
         if state in (FAILED, TAKEN):
             continue
-        if state == HEARD and rules.paths > 1 and _is_taken(space, rules, path, space.far[path, place]):
+        if (
+            state == HEARD
+            and rules.paths > 1
+            and _is_taken(space, rules, path, space.far[path, place])
+        ):
             space.state[path, space.order[path, place]] = TAKEN
             continue
         if live < enough and state != ANSWERED:
@@ -195,7 +201,7 @@ def _path_is_over(space: Space, rules: Rules, enough: int, path: int, asked: int
             break
     if all_answered:
         return True
-    if space.count[2, path] > 0:
+    if space.tally[2, path] > 0:
         return False
     return asked >= rules.max_asked or not any_heard
 
@@ -204,7 +210,7 @@ def _path_is_over(space: Space, rules: Rules, enough: int, path: int, asked: int
 def _next_place(space: Space, rules: Rules, path: int) -> int:
     """Return the place of the nearest peer to ask on a path, or -1."""
     quick = 0
-    for place in range(space.count[0, path]):
+    for place in range(space.tally[0, path]):
         slot = space.order[path, place]
         state = space.state[path, slot]
         if state in (FAILED, TAKEN, SLOW):
@@ -236,8 +242,8 @@ def _ask(
     """Ask a peer: lay down what will come of it; return how many events wait now."""
     node = space.who[path, slot]
     space.state[path, slot] = ASKED
-    space.count[1, path] += 1
-    space.count[2, path] += 1
+    space.tally[1, path] += 1
+    space.tally[2, path] += 1
     status = status_of(net, node)
     patience = rules.fail_after
     took = np.inf
@@ -261,7 +267,9 @@ def _ask(
 
 
 @kernel
-def _named(net: Net, rules: Rules, node: int, target: Word, start: int, out: NDArray[np.int64]) -> int:
+def _named(
+    net: Net, rules: Rules, node: int, target: Word, start: int, out: NDArray[np.int64]
+) -> int:
     """Write whom a peer names in its answer; return how many."""
     if status_of(net, node) != EVIL:
         return closest_contacts(net, node, target, rules.k, start, out)
@@ -313,13 +321,13 @@ def _apply(
     if kind == TURN_SLOW:
         if state == ASKED:
             space.state[path, slot] = SLOW
-            space.count[1, path] -= 1
+            space.tally[1, path] -= 1
             row[SLOWS] += 1
         return True
     if state == ASKED:
-        space.count[1, path] -= 1
+        space.tally[1, path] -= 1
     if state in (ASKED, SLOW):
-        space.count[2, path] -= 1
+        space.tally[2, path] -= 1
     if kind == GIVE_UP:
         space.state[path, slot] = FAILED
         row[FAILURES] += 1
@@ -327,7 +335,7 @@ def _apply(
     space.state[path, slot] = ANSWERED
     row[ANSWERS] += 1
     count = _named(net, rules, space.who[path, slot], target, start, space.answer)
-    depth = np.int64(space.depth[path, slot]) + 1
+    depth = whole(space.depth[path, slot]) + 1
     for number in range(count):
         node = space.answer[number]
         if node != start and not _hear(
@@ -355,14 +363,14 @@ def _ask_all(
             continue
         all_over = False
         width = max(1, rules.alpha // rules.paths)
-        while space.count[1, path] < width and row[RPCS] < rules.max_asked:
+        while space.tally[1, path] < width and row[RPCS] < rules.max_asked:
             place = _next_place(space, rules, path)
             if place < 0:
                 break
             if events + 3 > MAX_EVENTS:
                 row[CODE] = TOO_MANY_EVENTS
                 return -1
-            slot = np.int64(space.order[path, place])
+            slot = whole(space.order[path, place])
             events = _ask(net, rules, space, start, path, slot, now, events)
             row[RPCS] += 1
     return -1 if all_over else events
@@ -370,9 +378,9 @@ def _ask_all(
 
 @kernel
 def _empty(space: Space) -> None:
-    for path in range(space.count.shape[1]):
+    for path in range(space.tally.shape[1]):
         for number in range(3):
-            space.count[number, path] = 0
+            space.tally[number, path] = 0
 
 
 @kernel
@@ -383,7 +391,7 @@ def _begin(net: Net, rules: Rules, space: Space, start: int, target: Word) -> No
         node = space.answer[number]
         _hear(space, rules.max_heard, 0, node, net.ids[node] ^ target, 1)
     if rules.paths > 1:  # the nearest to the first path, the next to the second, and so on
-        count = space.count[0, 0]
+        count = space.tally[0, 0]
         for place in range(count):
             space.answer[place] = space.who[0, space.order[0, place]]
         _empty(space)
@@ -428,7 +436,7 @@ def walk(
     while events >= 0 and not is_found:
         if events == 0:
             break
-        now = space.event_at[0]
+        now = float(space.event_at[0])
         for number in range(1, events):
             now = min(now, space.event_at[number])
         number = 0
@@ -456,22 +464,20 @@ def walk(
 
 
 @kernel
-def _collect(
-    rules: Rules, space: Space, row: NDArray[np.int64], result: NDArray[np.int64]
-) -> None:
+def _collect(rules: Rules, space: Space, row: NDArray[np.int64], result: NDArray[np.int64]) -> None:
     """Merge what the paths found: the k nearest that answered."""
-    at = space.count[1]
+    at = space.tally[1]
     for path in range(rules.paths):
         at[path] = 0
     for number in range(rules.k):
         result[number] = -1
         best = -1
         for path in range(rules.paths):
-            while at[path] < space.count[0, path]:
+            while at[path] < space.tally[0, path]:
                 if space.state[path, space.order[path, at[path]]] == ANSWERED:
                     break
                 at[path] += 1
-            if at[path] < space.count[0, path] and (
+            if at[path] < space.tally[0, path] and (
                 best < 0 or space.far[path, at[path]] < space.far[best, at[best]]
             ):
                 best = path

@@ -1,6 +1,6 @@
-"""Provider records while nodes come and go: are they still found, and by how many kept?
+"""Provider records while nodes come and go: whether they are found, and how many keep them.
 
-Lookups are taken to find the nearest that are online (experiments 6 and 12 say how nearly they do),
+Lookups are taken to find the nearest that are online (experiments 6 and 12 say how nearly),
 so only nodes near a content matter. The k nearest online take each announcement; a record lives for
 its life, also while its holder is away, but one younger than an hour is lost in a crash (the
 shipped node writes records down once an hour). The announcer stays online.
@@ -108,7 +108,9 @@ def _records(
                         turn[place] += away_length(law, draw(seed, AWAY, node, number))
                     else:
                         one = draw(seed, LENGTH, node, number)
-                        turn[place] += session_length(law, one, draw(seed, LENGTH_TOO, node, number))
+                        turn[place] += session_length(
+                            law, one, draw(seed, LENGTH_TOO, node, number)
+                        )
                     online[place] = not online[place]
             if now >= announce_at:
                 taken = 0
@@ -162,6 +164,6 @@ def follow_records(net: Net, scenario: Scenario, targets: NDArray[np.uint64], se
     )
     if short > looks * len(targets) // 1000:
         raise ValueError("churn: nodes are away for so long that too few near a content are online")
-    found /= len(targets)
-    time = np.arange(looks) * STEP
-    return Records(time, found[:, 0], found[:, 1], found[:, 2])
+    parts = (found / len(targets)).astype(np.float64).T
+    time = np.arange(looks, dtype=np.float64) * STEP
+    return Records(time, parts[0], parts[1], parts[2])

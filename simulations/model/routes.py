@@ -1,5 +1,7 @@
-"""Simpler ways through the tables, in which published results were measured: greedy routes to a
-node, one or several that share none, and the waves of ProbeLab's hop count."""
+"""Simpler ways through the tables, in which published results were measured.
+
+Greedy routes to a node, one or several that share none, and the waves of ProbeLab's hop count.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,7 @@ def _next(
 def routes(
     net: Net, starts: NDArray[np.int64], goals: NDArray[np.int64], paths: int
 ) -> NDArray[np.int64]:
-    """Return, for each start and goal, the hops of the first of `paths` routes to arrive, 0 if none.
+    """Return for each start and goal the hops of the first of `paths` routes to arrive, or 0.
 
     All routes take a step in turn. None enters a node that another has entered, except the goal; an
     attacker that is entered ends its route.
@@ -89,10 +91,10 @@ def routes(
 
 @kernel
 def _is_among(node: int, list_of: NDArray[np.int64], count: int) -> bool:
+    found = False
     for number in range(count):
-        if list_of[number] == node:
-            return True
-    return False
+        found = found or list_of[number] == node
+    return found
 
 
 @kernel

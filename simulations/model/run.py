@@ -136,9 +136,7 @@ def _network(scenario: Scenario, seed: int) -> tuple[Net, float | None]:
     if dht.tables == "random":
         return with_random_tables(net), None
     # Attackers behave while the network grows, to be known by as many as they can.
-    still = net._replace(
-        spread=(0.0, 0.0, 0.0, 0.0), status=np.full(len(ids), ALIVE, np.uint8)
-    )
+    still = net._replace(spread=(0.0, 0.0, 0.0, 0.0), status=np.full(len(ids), ALIVE, np.uint8))
     grown = stored(grow(still, seed, rules_of(scenario), refresh_every=dht.refresh)[0])
     return grown._replace(spread=net.spread, status=net.status), None
 

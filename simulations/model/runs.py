@@ -1,4 +1,4 @@
-"""Many lookups at once: draws starts and targets, spreads the work over threads, checks the codes."""
+"""Many lookups at once: starts and targets are drawn, threads share the work."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ def look_up(
         done = rows[numbers]
         took = seconds[numbers]
         kept = results[numbers] if keep_results else results
-        many_walks(
-            net, rules, starts[numbers], targets[numbers], sought[numbers], done, took, kept
-        )
+        many_walks(net, rules, starts[numbers], targets[numbers], sought[numbers], done, took, kept)
         rows[numbers] = done
         seconds[numbers] = took
         if keep_results:

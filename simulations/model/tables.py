@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiled import Word, below, draw, entry, kernel, leading_zeros, mix
+from .compiled import Word, below, draw, entry, kernel, leading_zeros, mix, whole
 from .ids import range_of
 from .network import TABLE, Net
 
@@ -43,8 +43,8 @@ def drawn_members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: 
             out[at + number] = first + number
         return there
     word = draw(net.seed, TABLE, node, bucket)
-    taken = 0
-    for top in range(there - k, there):  # Floyd's sample: k different ones
+    for taken in range(k):  # Floyd's sample: k different ones
+        top = there - k + taken
         word = mix(word)
         chosen = first + below(word, top + 1)
         for other in range(taken):
@@ -52,7 +52,6 @@ def drawn_members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: 
                 chosen = first + top
                 break
         out[at + taken] = chosen
-        taken += 1
     return k
 
 
@@ -62,7 +61,7 @@ def members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: int) -
     if net.counts.shape[0] > 0:
         if bucket >= net.counts.shape[1]:
             return 0
-        held = np.int64(net.counts[node, bucket])
+        held = whole(net.counts[node, bucket])
         first = (node * net.counts.shape[1] + bucket) * net.k
         for number in range(held):
             out[at + number] = net.contacts[first + number]
@@ -71,8 +70,8 @@ def members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: int) -
         return drawn_members(net, node, bucket, out, at)
     if bucket + 1 >= net.offsets.shape[1]:
         return 0
-    start = np.int64(net.offsets[node, bucket])
-    count = np.int64(net.offsets[node, bucket + 1]) - start
+    start = whole(net.offsets[node, bucket])
+    count = whole(net.offsets[node, bucket + 1]) - start
     start += net.base[node]
     for number in range(count):
         out[at + number] = net.contacts[start + number]
@@ -80,7 +79,7 @@ def members(net: Net, node: int, bucket: int, out: NDArray[np.int64], at: int) -
 
 
 @kernel
-def _is_alone(net: Net, node: int, bits: int) -> bool:
+def _is_alone(net: Net, node: int, bits: int) -> Word:
     """Return whether nobody else shares so many leading bits with a node."""
     if net.counts.shape[0] > 0:
         return bits >= net.counts.shape[1]
@@ -216,7 +215,7 @@ def _fill_drawn(
             if offsets[node, bucket + 1] == offsets[node, bucket]:
                 continue
             count = drawn_members(net, node, bucket, out, 0)
-            at = base[node] + np.int64(offsets[node, bucket])
+            at = base[node] + whole(offsets[node, bucket])
             for number in range(count):
                 contacts[at + number] = out[number]
 
@@ -240,9 +239,7 @@ def with_random_tables(net: Net) -> Net:
     return with_contacts(net, offsets, None)
 
 
-def with_contacts(
-    net: Net, offsets: NDArray[np.uint16], contacts: NDArray[np.int32] | None
-) -> Net:
+def with_contacts(net: Net, offsets: NDArray[np.uint16], contacts: NDArray[np.int32] | None) -> Net:
     """Return the network with stored tables; without `contacts` they are drawn from the hash."""
     base = np.zeros(len(net.ids) + 1, np.int64)
     np.cumsum(offsets[:, -1], dtype=np.int64, out=base[1:])

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from .model import Scenario
 
-Value: TypeAlias = int | float | str | bool | None
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Column: TypeAlias = Sequence[int] | Sequence[float] | Sequence[str] | NDArray[Any]
-else:  # numpy is an extra
-    Column = Sequence
+Value: TypeAlias = int | float | str | bool | None
+Column: TypeAlias = Union[Sequence[int], Sequence[float], Sequence[str], "NDArray[Any]"]
 
 LOOKUPS = "lookups"
 """Columns: hops, rpcs, seconds, found (0 or 1), group."""

@@ -143,8 +143,9 @@ def table(findings: Iterable[Finding]) -> Iterator[str]:
         setting = experiment.setting if experiment.number != last else ""
         source = experiment.source if experiment.number != last else ""
         last = experiment.number
+        check = finding.check
         yield (
-            f"| {experiment.number} | {setting} | {finding.check.name} | {finding.check.expected} | "
+            f"| {experiment.number} | {setting} | {check.name} | {check.expected} | "
             f"{finding.mean:.4g} ({low:.4g} to {high:.4g}) | {source} | "
             f"{'passes' if finding.passes else '**misses**'} |"
         )

@@ -27,8 +27,9 @@ ONE_SECOND: Final = Latency("none", median_rtt=1.0)
 
 
 def gained_bits(k: int) -> float:
-    """Return the mean bits that the best of k random bucket members gains: the largest of k
-    Geometric(1/2), called mu(k).
+    """Return the mean bits that the best of k random bucket members gains, mu(k).
+
+    It is the largest of k Geometric(1/2).
     """
     return sum(1.0 - (1.0 - 0.5**bits) ** k for bits in range(64))
 

@@ -1,14 +1,15 @@
-"""All experiments, by number."""
+"""All experiments, in the order of their numbers; other tiers add theirs here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from importlib import import_module
 from typing import Final
 
-from .experiment import Experiment
+from .experiment import SEEDS, Experiment, Finding, conduct
 
-MODULES: Final = ("hops", "swarming")
-"""Modules of this folder with `EXPERIMENTS`."""
+MODULES: Final = ("hops", "upkeep", "timing", "swarming", "replay")
+"""Modules of this folder with `EXPERIMENTS`; each is imported only when it is wanted."""
 
 
 def experiments() -> list[Experiment]:
@@ -17,3 +18,29 @@ def experiments() -> list[Experiment]:
     for name in MODULES:
         found += import_module(f".{name}", __package__).EXPERIMENTS
     return sorted(found, key=lambda experiment: experiment.number)
+
+
+def validate(
+    only: Collection[int] = (),
+    *,
+    seeds: Sequence[int] = SEEDS,
+    quick: bool = False,
+    say: Callable[[Finding], None] | None = None,
+) -> list[Finding]:
+    """Run experiments and return what came out.
+
+    Args:
+        only: Numbers of those to run; all unless given.
+        seeds: One run for each.
+        quick: Run smaller ones, and leave out those that have no smaller one.
+        say: Told each finding as it comes.
+    """
+    findings: list[Finding] = []
+    for experiment in experiments():
+        if (only and experiment.number not in only) or (quick and not experiment.quick):
+            continue
+        for finding in conduct(experiment, seeds, quick=quick):
+            findings.append(finding)
+            if say is not None:
+                say(finding)
+    return findings
