@@ -127,8 +127,10 @@ def _hear(space: Space, room: int, path: int, node: int, far: Word, depth: int) 
 
     Without room the farthest goes for which no event waits: not asked yet, or done.
     """
-    at = _rank(space, path, far)
     count = space.tally[0, path]
+    if count == room and far > space.far[path, count - 1]:
+        return True  # most are farther than all that are remembered
+    at = _rank(space, path, far)
     if at < count and space.far[path, at] == far:
         return True
     last = count
