@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 from multiaddr import Multiaddr
+from natlab.lab import Lab, Machine, a_lab, missing, run
 
 from shoal.node.nat.relay_server import RelayPolicy
 from shoal.node.net.connection import Connection
@@ -21,7 +22,6 @@ from shoal.wire.addresses import parse_multiaddr, relayed_addr, with_peer
 from shoal.wire.autonat import DIAL_REQUEST, PROTOCOL_V1
 from shoal.wire.ids import PeerId
 
-from ..nat.lab import Lab, Machine, a_lab, missing, run
 from .conftest import JsPeer
 from .peers import Peer, echoes, ours, until
 from .spaces import environment_in

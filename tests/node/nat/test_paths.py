@@ -11,8 +11,8 @@ from shoal.node.net.errors import Unreachable
 from shoal.node.net.paths import Path
 from shoal.wire.addresses import host_port, is_relayed, relayed_addr
 
-from .conftest import MakePeer, Peer, until
-from .test_nat import hidden_pair, join, publics
+from .conftest import MakePeer, Peer, join, publics, until
+from .test_nat import hidden_pair
 
 
 async def deaf_pair(make_peer: MakePeer) -> tuple[list[Peer], Peer, Peer]:
