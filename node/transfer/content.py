@@ -7,7 +7,7 @@ told of what its peers say and send.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,15 +19,15 @@ from ...storage.errors import FileChanged, FileMissing, StorageError
 from ...storage.model import PIECES_PER_BLOCK, UNKNOWN_LENGTH, Copy, MissingNodes, PieceTable
 from ...storage.reader import CopyReader
 from ...swarm.bitfield import frame_of
+from ...swarm.dealing import TICK_SECONDS, Dealer
+from ...swarm.ranges import ranges_of, runs_of
 from ...swarm.upload import Upload
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
 from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, Piece, Range, RejectReason
 from ..net.stream import FileRange
-from .dealing import Dealer
 from .limits import Turn
 from .link import Link
-from .ranges import ranges_of, runs_of
 
 if TYPE_CHECKING:
     from .transfers import Transfers
@@ -85,7 +85,9 @@ class ContentSwarm:
         self.fetch: Fetching | None = None
         self.holdings: dict[int, Holding] = {}
         """Copies by id, with the pieces that each holds."""
-        self.dealer = Dealer(self)
+        random = transfers.environment.random
+        self.dealer = Dealer(self, lambda: random.stream(f"offers {cid}"), self._deal_on)
+        self._dealing = False
         self._tables: OrderedDict[int, PieceTable] = OrderedDict()
         self._loading = trio.Lock()
         self.loaded = False
@@ -175,11 +177,11 @@ class ContentSwarm:
                 self.transfers.close_link(link)
                 return
             self.links.pop(link.peer)
-            self.dealer.left(other)
+            self.dealer.left(other, trio.current_time())
             self._detach(other)
             self.transfers.close_link(other)
         self.links[link.peer] = link
-        self.dealer.joined(link)
+        self.dealer.joined(link, trio.current_time())
         if self.fetch is not None:
             self.fetch.joined(link)
         self.transfers.serve_link(self, link)
@@ -197,12 +199,36 @@ class ContentSwarm:
         """Forget a link that has ended."""
         if self.links.get(link.peer) is link:
             del self.links[link.peer]
-            self.dealer.left(link)
+            self.dealer.left(link, trio.current_time())
         self._detach(link)
 
     def _detach(self, link: Link) -> None:
         if self.fetch is not None:
             self.fetch.left(link)
+
+    # Dealing: see `swarm/dealing.py`
+
+    @property
+    def fetching(self) -> bool:
+        """Whether a fetch of ours runs."""
+        return self.fetch is not None
+
+    def dealt_links(self) -> Iterable[Link]:
+        """Return the links whose greeting is over."""
+        return self.links.values()
+
+    def _deal_on(self) -> None:
+        if not self._dealing:
+            self._dealing = True
+            self.transfers.later(self._deal)
+
+    async def _deal(self) -> None:
+        try:
+            while self.dealer.undecided:
+                await trio.sleep(TICK_SECONDS)
+                self.dealer.tick(trio.current_time())
+        finally:
+            self._dealing = False
 
     # What links tell
 
@@ -210,7 +236,7 @@ class ContentSwarm:
         """The peer's whole bitfield has come."""
         if self.fetch is not None:
             self.fetch.told(link)
-        self.dealer.has_more(link)
+        self.dealer.has_more(link, trio.current_time())
 
     def peer_told_again(self, link: Link, frame: Bitfield) -> None:
         """A chunk of the peer's bitfield comes again; PeerFault if it was not asked for."""
@@ -225,7 +251,7 @@ class ContentSwarm:
             self.fetch.have(link, ranges, held)
         else:
             link.source.bits.change(ranges, held)
-        self.dealer.has_more(link)
+        self.dealer.has_more(link, trio.current_time())
 
     def peer_rejected(self, link: Link, request_id: int) -> None:
         """The peer will not answer a request."""
@@ -280,7 +306,7 @@ class ContentSwarm:
                 elif link.chunks_waiting:
                     await self._serve_chunk(link)
                 elif link.upload is not None and (next_one := link.upload.peek()) is not None:
-                    ahead = self.dealer.ahead(link)
+                    ahead = link.pace.ahead(link.stream.queued, trio.current_time())
                     if link.stream.queued > ahead:
                         await link.stream.wait_drained(ahead - min(1 << 20, ahead // 2))
                         continue
