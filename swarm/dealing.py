@@ -2,7 +2,7 @@
 
 It drives the upload slots (`slots.py`) and super-seeding (`offers.py`): nothing of either happens
 while few peers are here. A plain object: frames are queued on links, and `tick` is to be called
-every second while `undecided`.
+four times a second while `undecided`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from .ranges import ranges_of, runs_of
 from .slots import Slots
 from .source import Source
 from .upload import Upload
+from .uplink import Uplink
 
-TICK_SECONDS = 1.0
+TICK_SECONDS = 0.25
 """How often slots and offers are looked after, while there is something to decide."""
 
 MAX_RANGES = 1024
@@ -81,17 +82,25 @@ class Dealer:
 
     Args:
         swarm: Whose pieces are dealt.
+        uplink: The line that all contents share.
         random: Returns the random source for offers.
         wake: Called when `undecided` has become true.
     """
 
-    def __init__(self, swarm: Dealt, random: Callable[[], Draw], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        swarm: Dealt,
+        uplink: Uplink,
+        random: Callable[[], Draw],
+        wake: Callable[[], None],
+    ) -> None:
         self._swarm = swarm
         self._random = random
         self._wake = wake
         self._slots = Slots()
         self._offers: Offers | None = None
-        self._asked: set[str] = set()  # who asked since the last rotation
+        self._uplink = uplink
+        self._piece = 0  # bytes of the longest of late
 
     @property
     def undecided(self) -> bool:
@@ -132,10 +141,10 @@ class Dealer:
     def left(self, link: DealtLink, now: float) -> None:
         """Forget a peer."""
         name = link.source.name
-        self._asked.discard(name)
         if self._offers is not None:
             self._offers.leave(name)
-        self._unchoke(self._slots.leave(name, now), now)
+        self._slots.leave(name)
+        self._turns(now)
 
     def has_more(self, link: DealtLink, now: float) -> None:
         """A peer holds other pieces than before, or has told what it holds."""
@@ -150,9 +159,9 @@ class Dealer:
 
     def _wants_nothing(self, link: DealtLink, now: float) -> None:
         """Give a peer's slot, or its place among those who wait, to others at once."""
-        self._asked.discard(link.source.name)
-        freed = self._slots.leave(link.source.name, now)
-        self._unchoke([link.source.name, *freed], now)  # it may ask again, like one that never did
+        self._slots.leave(link.source.name)
+        self._unchoke([link.source.name], now)  # it may ask again, like one that never did
+        self._turns(now)
 
     # Requests
 
@@ -167,7 +176,7 @@ class Dealer:
         name = link.source.name
         if link.choking:
             return False
-        self._asked.add(name)
+        self._slots.measured(self._uplink.rate, self._piece)
         if not self._slots.wants(name, now):
             self._choke(link)
             self._wake()
@@ -177,6 +186,11 @@ class Dealer:
             self._offer(link, now)
         return True
 
+    def sent(self, link: DealtLink, count: int, now: float) -> None:
+        """Count a piece that was queued to a peer."""
+        self._piece = max(count, self._piece * 7 // 8)
+        self._slots.got(link.source.name, count, now)
+
     def gave(self, link: DealtLink, count: int) -> None:
         """Count bytes that came from a peer."""
         self._slots.gave(link.source.name, count)
@@ -185,7 +199,7 @@ class Dealer:
 
     def tick(self, now: float) -> None:
         """Decide anew, if it is time."""
-        self._rotate(now)
+        self._turns(now)
         if self._offers is not None:
             self._go_on(now)
 
@@ -197,20 +211,18 @@ class Dealer:
         for link in links:
             self._offer(link, now)
 
-    def _rotate(self, now: float) -> None:
-        idle = [
-            link.source.name
-            for link in self._swarm.dealt_links()
-            if link.source.name not in self._asked and not (link.upload and link.upload.waiting)
-        ]
-        links = self._swarm.dealt_links()
-        held = {link.source.name: _held(link) for link in links} if self._slots.crowded else {}
-        rotated = self._slots.rotate(now, idle, held)
-        if rotated is None:
+    def _turns(self, now: float) -> None:
+        """Let turns end and begin."""
+        if not self._slots.crowded:
             return
-        self._asked.clear()
-        choked, unchoked = rotated
-        for link in self._swarm.dealt_links():
+        self._slots.measured(self._uplink.rate, self._piece)
+        links = list(self._swarm.dealt_links())
+        busy = [link.source.name for link in links if link.upload and link.upload.waiting]
+        ours = self._swarm.held_bits() if (self._swarm.pieces or 0) <= CHUNK_BITS else None
+        lacking = [link.source.name for link in links if _lacks(link, ours)]
+        held = {link.source.name: _held(link) for link in links}
+        choked, unchoked = self._slots.take_turns(now, busy, lacking, held)
+        for link in links:
             if link.source.name in choked:
                 self._choke(link)
         self._unchoke(unchoked, now)
@@ -270,6 +282,15 @@ def _holds_all(link: DealtLink) -> bool:
     if bits.everything or not bits.pieces:
         return bits.everything
     return _held(link) == bits.pieces
+
+
+def _lacks(link: DealtLink, ours: bitarray | None) -> bool:
+    """Return whether a peer lacks something that we hold (None: look at its count alone)."""
+    bits = link.source.bits
+    view = bits.view(0) if bits.pieces and not bits.everything else False
+    if ours is not None and isinstance(view, bitarray):
+        return bool((ours & ~view).any())
+    return not _holds_all(link)
 
 
 def _held(link: DealtLink) -> int:

@@ -99,7 +99,7 @@ class Swarm:
             there.owner.line,
             self.latency,
             deliver,
-            lambda: here.owner.drained(here),
+            here.owner.drained,
         )
 
     def run(self) -> None:

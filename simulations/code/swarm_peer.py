@@ -14,11 +14,11 @@ from bitarray.util import zeros
 from ...swarm.dealing import TICK_SECONDS as DEAL_SECONDS
 from ...swarm.dealing import Dealer, have_frames
 from ...swarm.download import Download
-from ...swarm.pace import Pace
 from ...swarm.picker import Order
 from ...swarm.ranges import ranges_of
 from ...swarm.source import Drop, Source
 from ...swarm.upload import Upload
+from ...swarm.uplink import Lane, Uplink
 from ...wire.swarm import (
     Bitfield,
     Body,
@@ -38,7 +38,7 @@ from .swarm_lines import FRAME, Line, Part, Way
 TICK_SECONDS: Final = 0.25
 """As in `node/transfer/fetch.py`."""
 
-BATCH_SECONDS: Final = 1.0
+TELL_SECONDS: Final = 0.1
 """As in `node/transfer/saver.py`."""
 
 POOL_BYTES: Final = 64 << 20
@@ -89,8 +89,7 @@ class Link:
         self.source = Source(other.name, tells_again=True)
         self.upload: Upload | None = None
         self.choking = False
-        self.pace = Pace()
-        self.resume_below: int | None = None
+        self.lane = Lane(lambda: self.way.queued, self.wake)
         self.way: Way
         self.mirror: Link
 
@@ -148,7 +147,8 @@ class Peer:
         self._memory = Memory()
         self._unsaved: list[int] = []
         self._dealing = False
-        self.dealer = Dealer(self, lambda: self._stream("offers"), self._deal_on)
+        self.uplink = Uplink()
+        self.dealer = Dealer(self, self.uplink, lambda: self._stream("offers"), self._deal_on)
         if order is None:
             self.held.setall(1)
             self.store = list(content.data)
@@ -186,7 +186,6 @@ class Peer:
         """Begin to fetch."""
         self.arrived_at = self._events.now
         self._events.after(TICK_SECONDS, self._tick)
-        self._events.after(BATCH_SECONDS, self._batch)
 
     def joined(self, link: Link) -> None:
         """A greeting is over."""
@@ -205,6 +204,7 @@ class Peer:
         """A peer has gone."""
         if self.links.pop(link.other.name, None) is not None:
             self.dealer.left(link, self._events.now)
+            self.uplink.close(link.lane)
             if self.engine is not None:
                 self.engine.leave(link.source)
 
@@ -277,6 +277,8 @@ class Peer:
         self._unsaved.append(piece.index)
         if engine.over:
             self._save()
+        elif len(self._unsaved) == 1:
+            self._events.after(TELL_SECONDS, self._save)
 
     def _verify(self, link: Link, index: int) -> None:
         if not self.content.data:
@@ -300,11 +302,6 @@ class Peer:
             self.completed_at = self._events.now
             self._note(self._events.now, "done", self.name)
             self.engine.close()
-
-    def _batch(self) -> None:
-        self._save()
-        if self.fetching:
-            self._events.after(BATCH_SECONDS, self._batch)
 
     # Asking
 
@@ -344,26 +341,24 @@ class Peer:
 
     def serve(self, link: Link) -> None:
         """Send what is asked for, as far as little is queued."""
-        upload = link.upload
-        link.resume_below = None
+        upload, now = link.upload, self._events.now
         while upload is not None and (next_one := upload.peek()) is not None:
-            ahead = link.pace.ahead(link.way.queued, self._events.now)
-            if link.way.queued > ahead:
-                link.resume_below = ahead - min(1 << 20, ahead // 2)
-                return
             request_id, piece = next_one
             if not self.held[piece]:
                 link.send(upload.refuse(RejectReason.NOT_HELD))
                 continue
+            if not self.uplink.may_send(link.lane, now):
+                return
             upload.take()
             length = self.content.piece_bytes
-            link.pace.sent += length
+            self.uplink.queue(link.lane, length, now)
+            self.dealer.sent(link, length, now)
             link.way.send(Piece(request_id, piece, length), length)
+        self.uplink.leave(link.lane)
 
-    def drained(self, link: Link) -> None:
-        """Bytes of a link have left."""
-        if link.resume_below is not None and link.way.queued <= link.resume_below:
-            self.serve(link)
+    def drained(self) -> None:
+        """Bytes have left."""
+        self.uplink.look(self._events.now)
 
     # Dealing
 
