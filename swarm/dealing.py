@@ -32,7 +32,7 @@ from .ranges import ranges_of, runs_of
 from .slots import Slots
 from .source import Source
 from .upload import Upload
-from .uplink import Uplink
+from .uplink import Lane, Uplink
 
 TICK_SECONDS = 0.25
 """How often slots and offers are looked after, while there is something to decide."""
@@ -50,6 +50,7 @@ class DealtLink(Protocol):
     source: Source
     upload: Upload | None
     choking: bool
+    lane: Lane
 
     def send(self, body: Body) -> None:
         """Queue a frame."""
@@ -122,11 +123,21 @@ class Dealer:
             return
         if self._offers is None:
             self._offers = Offers(pieces, self._random())
+            for other in self._swarm.dealt_links():
+                if other is not link:  # it was shown everything, and would choose as others do
+                    other.send(NotHave(((0, pieces),)))
+                    self._show(other, now)
         link.send(Bitfield(BitfieldKind.NONE))
+        self._show(link, now)
+        self._wake()
+
+    def _show(self, link: DealtLink, now: float) -> None:
+        """Begin to offer a peer that was told that we hold nothing."""
+        assert self._offers is not None
+        pieces = self._swarm.pieces or 0
         link.source.bits.size_known(pieces, range(-(-pieces // CHUNK_BITS)))
         self._offers.join(link.source.name, link.source.bits, now)
         self._offer(link, now)
-        self._wake()
 
     def _alone_with_others(self, link: DealtLink) -> bool:
         """Return whether we are the only seed, and others are here that lack something."""
@@ -186,10 +197,17 @@ class Dealer:
             self._offer(link, now)
         return True
 
-    def sent(self, link: DealtLink, count: int, now: float) -> None:
+    def sent(self, link: DealtLink, piece: int, count: int, now: float) -> None:
         """Count a piece that was queued to a peer."""
         self._piece = max(count, self._piece * 7 // 8)
         self._slots.got(link.source.name, count, now)
+        if self._offers is not None:
+            others = self._offers.sent(link.source.name, piece)
+            for other in self._swarm.dealt_links() if others else ():
+                if other.source.name in others:
+                    other.send(NotHave(((piece, 1),)))
+                    self._offer(other, now)
+        self._turns(now)
 
     def gave(self, link: DealtLink, count: int) -> None:
         """Count bytes that came from a peer."""
@@ -217,7 +235,7 @@ class Dealer:
             return
         self._slots.measured(self._uplink.rate, self._piece)
         links = list(self._swarm.dealt_links())
-        busy = [link.source.name for link in links if link.upload and link.upload.waiting]
+        busy = [link.source.name for link in links if _is_busy(link)]
         ours = self._swarm.held_bits() if (self._swarm.pieces or 0) <= CHUNK_BITS else None
         lacking = [link.source.name for link in links if _lacks(link, ours)]
         held = {link.source.name: _held(link) for link in links}
@@ -282,6 +300,11 @@ def _holds_all(link: DealtLink) -> bool:
     if bits.everything or not bits.pieces:
         return bits.everything
     return _held(link) == bits.pieces
+
+
+def _is_busy(link: DealtLink) -> bool:
+    """Return whether a peer has asked for something that has not left."""
+    return bool(link.upload and link.upload.waiting) or link.lane.queued() > 0
 
 
 def _lacks(link: DealtLink, ours: bitarray | None) -> bool:

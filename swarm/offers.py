@@ -38,7 +38,7 @@ class Draw(Protocol):
 
 
 class _Peer:
-    __slots__ = ("asked", "bits", "most", "offered", "open", "since")
+    __slots__ = ("asked", "bits", "most", "offered", "open", "sent", "since")
 
     def __init__(self, pieces: int, bits: PeerBits, now: float) -> None:
         self.bits = bits
@@ -46,14 +46,16 @@ class _Peer:
         self.open: set[int] = set()
         """Offered, not asked for yet and not held."""
         self.asked: set[int] = set()
-        """Asked for and not held yet."""
+        """Asked for, not sent and not held yet."""
+        self.sent: set[int] = set()
+        """Sent and not held yet."""
         self.most = FIRST_OFFERS
         self.since = now
         """When it was last offered something, or asked."""
 
     def look(self) -> None:
         """Forget what it holds by now."""
-        for pieces in (self.open, self.asked):
+        for pieces in (self.open, self.asked, self.sent):
             pieces.difference_update([piece for piece in pieces if self.bits.has(piece)])
 
 
@@ -69,6 +71,7 @@ class Offers:
         self._pieces = pieces
         self._random = random
         self._fresh = ones(pieces)  # pieces that were offered to nobody
+        self._out = zeros(pieces)  # pieces that were sent to somebody
         self._peers: dict[str, _Peer] = {}
 
     def __len__(self) -> int:
@@ -83,7 +86,10 @@ class Offers:
 
     def leave(self, name: str) -> None:
         """Forget a peer."""
-        self._peers.pop(name, None)
+        peer = self._peers.pop(name, None)
+        if peer is not None:
+            self._fresh[list(peer.open | peer.asked | peer.sent)] = 1
+            self._out[list(peer.sent)] = 0
 
     def asked(self, name: str, first: int, count: int, now: float) -> None:
         """A peer has asked for pieces."""
@@ -93,6 +99,22 @@ class Offers:
             peer.open.difference_update(pieces)
             peer.asked.update(piece for piece in pieces if not peer.bits.has(piece))
             peer.since = now
+
+    def sent(self, name: str, piece: int) -> list[str]:
+        """A piece is on its way to a peer; return to whom it is not to be offered any more."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return []
+        peer.asked.discard(piece)
+        if not peer.bits.has(piece):
+            peer.sent.add(piece)
+        self._out[piece] = 1
+        self._fresh[piece] = 0
+        others = [name for name, other in self._peers.items() if piece in other.open]
+        for other in others:
+            self._peers[other].open.discard(piece)
+            self._peers[other].offered[piece] = 0
+        return others
 
     def choked(self, name: str) -> None:
         """A peer gets nothing for now: others may be offered what it was."""
@@ -108,27 +130,31 @@ class Offers:
         if peer is None:
             return []
         peer.look()
-        ignored = not peer.asked and now >= peer.since + IGNORED_SECONDS
+        busy = bool(peer.asked or peer.sent)
+        ignored = not busy and now >= peer.since + IGNORED_SECONDS
         if peer.open and ignored:
             peer.open.clear()
             peer.most = min(2 * peer.most, self._pieces)
         found: list[int] = []
-        most = max(peer.most, len(peer.asked))  # to choose from: as much as it asks for at a time
+        most = max(peer.most, len(peer.asked) + len(peer.sent))  # to choose from: as much as it asks for at a time
         if 2 * len(peer.open) <= most:
             found = self._choose(peer, self._fresh & ~peer.offered, most - len(peer.open))
-            if not found and not peer.open and (ignored or not peer.asked):
+            if not found and not peer.open and (ignored or not busy):
                 found = self._again(peer, ignored)
         if found:
             peer.since = now
         return found
 
     def _again(self, peer: _Peer, ignored: bool) -> list[int]:
-        """Offer what others were offered, but not what is on its way to one of them."""
+        """Offer what was sent to nobody, though it was offered; what was only if there is no more."""
         left = ~peer.offered
-        under_way = zeros(self._pieces)
+        new = left & ~self._out
+        asked = zeros(self._pieces)
         for other in self._peers.values():
-            under_way[list(other.asked | other.open)] = 1
-        found = self._choose(peer, left & ~under_way, 1)
+            asked[list(other.asked)] = 1
+        found = self._choose(peer, new & ~asked, peer.most if ignored else 1)
+        if not found and (ignored or self._out.all()):
+            found = self._choose(peer, left & ~asked, peer.most if ignored else 1)
         return found or (self._choose(peer, left, peer.most) if ignored else [])
 
     def _choose(self, peer: _Peer, bits: bitarray, most: int) -> list[int]:

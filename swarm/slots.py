@@ -140,30 +140,43 @@ class Slots:
             Whom to choke, and whom to unchoke.
         """
         before = self.served
-        waiting = [n for n, peer in self._peers.items() if not peer.served and n in lacking]
+        peers = self._peers
+        waiting = [name for name, peer in peers.items() if not peer.served and name in lacking]
         for name in busy:
-            if name in self._peers:
-                self._peers[name].busy_at = now
-        over = [name for name in self._peers if name in before and self._is_over(name, now, busy)]
-        free = self.most - len(before)
-        for _ in range(len(waiting)):
-            if free <= 0:
-                if not over:
+            if name in peers:
+                peers[name].busy_at = now
+        active = [n for n in peers if n in before and self._is_active(n, now, busy)]
+        active.sort(key=lambda name: peers[name].since)
+        if waiting:
+            for name in [name for name in active if self._is_over(name, now)]:
+                if name not in busy or len(active) >= self.most:
+                    self._set(name, False, now)
+                    active.remove(name)
+                    waiting.append(name)
+        while len(active) > max(self.most, 1) and len(before) > self.most:
+            name = next((n for n in reversed(active) if peers[n].got == 0), None)
+            if name is None:
+                break
+            self._set(name, False, now)
+            active.remove(name)
+        while len(active) < self.most and waiting:
+            if len(self.served) >= SLOTS:
+                idle = [n for n, peer in peers.items() if peer.served and n not in active]
+                if not idle:
                     break
-                self._set(over.pop(0), False, now)
-                free += 1
-                continue
+                self._set(min(idle, key=lambda name: peers[name].busy_at), False, now)
             name = self._best(waiting, held)
             waiting.remove(name)
             self._set(name, True, now)
-            free -= 1
+            active.append(name)
         after = self.served
         return sorted(before - after), sorted(after - before)
 
-    def _is_over(self, name: str, now: float, busy: Collection[str]) -> bool:
+    def _is_active(self, name: str, now: float, busy: Collection[str]) -> bool:
+        return name in busy or now < self._peers[name].busy_at + IDLE_SECONDS
+
+    def _is_over(self, name: str, now: float) -> bool:
         peer = self._peers[name]
-        if name not in busy and now >= peer.busy_at + IDLE_SECONDS:
-            return True
         if now >= peer.since + LONGEST_TURN:
             return True
         share = (self._rate or math.inf) * TURN_SECONDS / self.most

@@ -25,6 +25,7 @@ from ...wire.swarm import (
     Cancel,
     Choke,
     Have,
+    NotHave,
     Piece,
     Reject,
     RejectReason,
@@ -230,6 +231,11 @@ class Peer:
                 else:
                     source.bits.change(ranges, True)
                 self.dealer.has_more(link, now)
+            case NotHave(ranges):
+                if self.fetching and engine is not None and source.bits.told:
+                    engine.not_have(source, ranges)
+                else:
+                    source.bits.change(ranges, False)
             case Request():
                 self._requested(link, body, now)
             case Bitfield():
@@ -352,8 +358,8 @@ class Peer:
             upload.take()
             length = self.content.piece_bytes
             self.uplink.queue(link.lane, length, now)
-            self.dealer.sent(link, length, now)
             link.way.send(Piece(request_id, piece, length), length)
+            self.dealer.sent(link, piece, length, now)
         self.uplink.leave(link.lane)
 
     def drained(self) -> None:
