@@ -31,8 +31,8 @@ from .offers import FEWEST_PIECES, MAX_PIECES, Draw, Offers
 from .ranges import ranges_of, runs_of
 from .slots import Slots
 from .source import Source
+from .uplink import Lane
 from .upload import Upload
-from .uplink import Lane, Uplink
 
 TICK_SECONDS = 0.25
 """How often slots and offers are looked after, while there is something to decide."""
@@ -83,7 +83,7 @@ class Dealer:
 
     Args:
         swarm: Whose pieces are dealt.
-        uplink: The line that all contents share.
+        rate: Returns how many bytes a second we can send; None = not known, or more than enough.
         random: Returns the random source for offers.
         wake: Called when `undecided` has become true.
     """
@@ -91,7 +91,7 @@ class Dealer:
     def __init__(
         self,
         swarm: Dealt,
-        uplink: Uplink,
+        rate: Callable[[], float | None],
         random: Callable[[], Draw],
         wake: Callable[[], None],
     ) -> None:
@@ -100,7 +100,7 @@ class Dealer:
         self._wake = wake
         self._slots = Slots()
         self._offers: Offers | None = None
-        self._uplink = uplink
+        self._rate = rate
         self._piece = 0  # bytes of the longest of late
 
     @property
@@ -166,6 +166,7 @@ class Dealer:
         if link.source.bits.everything:
             self._show_all()  # we are not alone any more
         else:
+            self._offers.grew(link.source.name, now)
             self._offer(link, now)
 
     def _wants_nothing(self, link: DealtLink, now: float) -> None:
@@ -187,7 +188,7 @@ class Dealer:
         name = link.source.name
         if link.choking:
             return False
-        self._slots.measured(self._uplink.rate, self._piece)
+        self._slots.measured(self._rate(), self._piece)
         if not self._slots.wants(name, now):
             self._choke(link)
             self._wake()
@@ -233,7 +234,7 @@ class Dealer:
         """Let turns end and begin."""
         if not self._slots.crowded:
             return
-        self._slots.measured(self._uplink.rate, self._piece)
+        self._slots.measured(self._rate(), self._piece)
         links = list(self._swarm.dealt_links())
         busy = [link.source.name for link in links if _is_busy(link)]
         ours = self._swarm.held_bits() if (self._swarm.pieces or 0) <= CHUNK_BITS else None

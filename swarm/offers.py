@@ -25,6 +25,10 @@ FEWEST_PIECES: Final = 16
 FIRST_OFFERS: Final = 4
 """Pieces that a peer is offered at first, and has to choose from at least."""
 
+STARVED_SECONDS: Final = 10.0
+"""A peer that holds no more than so long ago is offered also what others got, though there are
+pieces yet that nobody did: they may not be linked with it."""
+
 IGNORED_SECONDS: Final = 2.0
 """Offers of which none is asked for that long are not what the peer wants: twice as many follow."""
 
@@ -38,7 +42,7 @@ class Draw(Protocol):
 
 
 class _Peer:
-    __slots__ = ("asked", "bits", "most", "offered", "open", "sent", "since")
+    __slots__ = ("asked", "bits", "grew_at", "most", "offered", "open", "sent", "since")
 
     def __init__(self, pieces: int, bits: PeerBits, now: float) -> None:
         self.bits = bits
@@ -52,6 +56,8 @@ class _Peer:
         self.most = FIRST_OFFERS
         self.since = now
         """When it was last offered something, or asked."""
+        self.grew_at = now
+        """When it last held more than before."""
 
     def look(self) -> None:
         """Forget what it holds by now."""
@@ -90,6 +96,12 @@ class Offers:
         if peer is not None:
             self._fresh[list(peer.open | peer.asked | peer.sent)] = 1
             self._out[list(peer.sent)] = 0
+
+    def grew(self, name: str, now: float) -> None:
+        """A peer holds more than before."""
+        peer = self._peers.get(name)
+        if peer is not None:
+            peer.grew_at = now
 
     def asked(self, name: str, first: int, count: int, now: float) -> None:
         """A peer has asked for pieces."""
@@ -136,16 +148,19 @@ class Offers:
             peer.open.clear()
             peer.most = min(2 * peer.most, self._pieces)
         found: list[int] = []
-        most = max(peer.most, len(peer.asked) + len(peer.sent))  # to choose from: as much as it asks for at a time
+        starves = now >= peer.grew_at + STARVED_SECONDS
+        most = max(
+            peer.most, len(peer.asked) + len(peer.sent)
+        )  # to choose from: as much as it asks for at a time
         if 2 * len(peer.open) <= most:
             found = self._choose(peer, self._fresh & ~peer.offered, most - len(peer.open))
             if not found and not peer.open and (ignored or not busy):
-                found = self._again(peer, ignored)
+                found = self._again(peer, ignored, starves)
         if found:
             peer.since = now
         return found
 
-    def _again(self, peer: _Peer, ignored: bool) -> list[int]:
+    def _again(self, peer: _Peer, ignored: bool, starves: bool) -> list[int]:
         """Offer what was sent to nobody, though it was offered; what was only if there is no more."""
         left = ~peer.offered
         new = left & ~self._out
@@ -153,9 +168,10 @@ class Offers:
         for other in self._peers.values():
             asked[list(other.asked)] = 1
         found = self._choose(peer, new & ~asked, peer.most if ignored else 1)
-        if not found and (ignored or self._out.all()):
+        if not found and (starves or self._out.all()):
             found = self._choose(peer, left & ~asked, peer.most if ignored else 1)
-        return found or (self._choose(peer, left, peer.most) if ignored else [])
+            found = found or (self._choose(peer, left, peer.most) if ignored else [])
+        return found
 
     def _choose(self, peer: _Peer, bits: bitarray, most: int) -> list[int]:
         """Offer pieces from a random place on."""

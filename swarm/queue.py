@@ -114,7 +114,9 @@ def late_runs(
     flowing = [other.window_from for other in sources if other.rate and other.live]
     latest = max(flowing, default=0.0)
     for source in sources:
-        silent = bool(source.rate) and source.window_from <= now - source.patience(piece_size) < latest
+        silent = (
+            bool(source.rate) and source.window_from <= now - source.patience(piece_size) < latest
+        )
         late = [run for run in source.runs.values() if silent or run.due <= now]
         late = [run for run in late if _others_hold(sources, source, run)]
         if late:

@@ -154,11 +154,11 @@ class Slots:
                     active.remove(name)
                     waiting.append(name)
         while len(active) > max(self.most, 1) and len(before) > self.most:
-            name = next((n for n in reversed(active) if peers[n].got == 0), None)
-            if name is None:
+            excess = [name for name in active if peers[name].got == 0]
+            if not excess:
                 break
-            self._set(name, False, now)
-            active.remove(name)
+            self._set(excess[-1], False, now)
+            active.remove(excess[-1])
         while len(active) < self.most and waiting:
             if len(self.served) >= SLOTS:
                 idle = [n for n, peer in peers.items() if peer.served and n not in active]

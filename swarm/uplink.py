@@ -131,6 +131,8 @@ class Uplink:
             return True
         self._measure(now)
         if not self._waiting and self._room(lane, now):
+            lane.granted = True
+            self._busy[lane] = None
             return True
         self._waiting[lane] = None
         self.look(now)
@@ -140,25 +142,35 @@ class Uplink:
         """Take note that a lane queues a piece."""
         lane.granted = False
         self._grants += 1
-        if lane not in self._busy or lane.queued() <= count:
+        if not lane.queued():
             lane.moved_at = now
-        if not self._busy:
+        if all(other is lane for other in self._busy):
             if self._from < 0 or now > self._from + IDLE_SECONDS:
                 self._from, self._gone, self._broke = now, self._sent, False
         lane.sent += count
         self._sent += count
         self._busy[lane] = None
 
-    def leave(self, lane: Lane) -> None:
-        """A lane has nothing to send any more."""
-        lane.granted = False
-        self._waiting.pop(lane, None)
+    @property
+    def at_once(self) -> int:
+        """Bytes of small pieces that a lane may queue at a time."""
+        if self.rate is None:
+            return MOST_AHEAD if self._quick else LEAST_AHEAD
+        return int(self.rate * AHEAD_SECONDS)
 
-    def close(self, lane: Lane) -> None:
+    def leave(self, lane: Lane, now: float) -> None:
+        """A lane has nothing to send for now."""
+        self._waiting.pop(lane, None)
+        if lane.granted:
+            lane.granted = False
+            self.look(now)
+
+    def close(self, lane: Lane, now: float) -> None:
         """A lane is gone, with what was queued on it."""
-        self.leave(lane)
         if self._busy.pop(lane, None) is not None:
             self._sent -= lane.queued()
+        self.leave(lane, now)
+        self.look(now)
 
     def look(self, now: float) -> None:
         """Wake lanes that may send: bytes have left, or time has passed."""
@@ -175,12 +187,12 @@ class Uplink:
     def _room(self, lane: Lane, now: float) -> bool:
         if lane.full or lane.granted:
             return False
+        rate = self.rate
+        if rate is None and self._quick:
+            return True
         if any(other.granted for other in self._busy):
             return False  # it queues its piece any moment
-        rate = self.rate
         if rate is None:
-            if self._quick:
-                return True
             return sum(other.queued() for other in self._busy) < LEAST_AHEAD
         moving = self._moving(now)
         if sum(other.queued() for other in moving) < rate * AHEAD_SECONDS:

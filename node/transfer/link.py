@@ -14,8 +14,8 @@ import trio
 
 from ...swarm.dealing import have_frames
 from ...swarm.greeting import REFUSAL, check_answer, hello
-from ...swarm.pace import Pace
 from ...swarm.source import Source
+from ...swarm.uplink import Lane
 from ...swarm.upload import Upload
 from ...wire.errors import PeerFault
 from ...wire.ids import Cid
@@ -94,7 +94,7 @@ class Link:
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
         self._nodes_asked: Counter[Cid] = Counter()
         self._refused = 0
-        self.pace = Pace()
+        self.lane = Lane(lambda: stream.queued, self.wake)
         self.choking = False
         """We answer none of its requests for now."""
         stream.install_sink(FrameDecoder(self, MAX_HELLO))
@@ -160,14 +160,12 @@ class Link:
         self.stream.queue(header)
         self.stream.queue_file(part)
         self._refused = 0
-        self.pace.sent += part.length
 
     def send_pieces(self, pieces: Iterable[tuple[int, int, bytes]]) -> None:
         """Queue small pieces (request id, piece, bytes), one behind the other."""
         parts: list[bytes] = []
         for request_id, piece, data in pieces:
             parts += (encode(Piece(request_id, piece, len(data)), len(data)), data)
-            self.pace.sent += len(data)
         self.stream.queue(b"".join(parts))
 
     def send_node(self, cid: Cid, block: bytes | None) -> None:

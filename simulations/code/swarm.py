@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from typing import Final
@@ -10,7 +9,6 @@ from typing import Final
 from ...swarm.picker import Order
 from ..randomness import SeededRandom
 from ..scenario.model import LinkClass, Scenario
-from ..scenario.result import AVAILABILITY, COMPLETIONS, Result
 from ..trace import Trace
 from .events import Events
 from .swarm_lines import Line, Part, Way

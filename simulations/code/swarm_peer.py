@@ -17,8 +17,8 @@ from ...swarm.download import Download
 from ...swarm.picker import Order
 from ...swarm.ranges import ranges_of
 from ...swarm.source import Drop, Source
-from ...swarm.upload import Upload
 from ...swarm.uplink import Lane, Uplink
+from ...swarm.upload import Upload
 from ...wire.swarm import (
     Bitfield,
     Body,
@@ -149,7 +149,9 @@ class Peer:
         self._unsaved: list[int] = []
         self._dealing = False
         self.uplink = Uplink()
-        self.dealer = Dealer(self, self.uplink, lambda: self._stream("offers"), self._deal_on)
+        self.dealer = Dealer(
+            self, lambda: self.uplink.rate, lambda: self._stream("offers"), self._deal_on
+        )
         if order is None:
             self.held.setall(1)
             self.store = list(content.data)
@@ -205,7 +207,7 @@ class Peer:
         """A peer has gone."""
         if self.links.pop(link.other.name, None) is not None:
             self.dealer.left(link, self._events.now)
-            self.uplink.close(link.lane)
+            self.uplink.close(link.lane, self._events.now)
             if self.engine is not None:
                 self.engine.leave(link.source)
 
@@ -360,7 +362,7 @@ class Peer:
             self.uplink.queue(link.lane, length, now)
             link.way.send(Piece(request_id, piece, length), length)
             self.dealer.sent(link, piece, length, now)
-        self.uplink.leave(link.lane)
+        self.uplink.leave(link.lane, now)
 
     def drained(self) -> None:
         """Bytes have left."""
