@@ -194,7 +194,11 @@ class Dealer:
             self._wake()
             return False
         if self._offers is not None:
-            self._offers.asked(name, request.first, request.count, now)
+            taken = self._offers.asked(name, request.first, request.count, now)
+            for other in self._swarm.dealt_links() if taken else ():
+                if other.source.name in taken:
+                    other.send(NotHave(tuple(ranges_of(taken[other.source.name]))))
+                    self._offer(other, now)
             self._offer(link, now)
         return True
 
@@ -203,11 +207,7 @@ class Dealer:
         self._piece = max(count, self._piece * 7 // 8)
         self._slots.got(link.source.name, count, now)
         if self._offers is not None:
-            others = self._offers.sent(link.source.name, piece)
-            for other in self._swarm.dealt_links() if others else ():
-                if other.source.name in others:
-                    other.send(NotHave(((piece, 1),)))
-                    self._offer(other, now)
+            self._offers.sent(link.source.name, piece)
         self._turns(now)
 
     def gave(self, link: DealtLink, count: int) -> None:

@@ -103,30 +103,33 @@ class Offers:
         if peer is not None:
             peer.grew_at = now
 
-    def asked(self, name: str, first: int, count: int, now: float) -> None:
-        """A peer has asked for pieces."""
-        peer = self._peers.get(name)
-        if peer is not None:
-            pieces = range(first, min(first + count, self._pieces))
-            peer.open.difference_update(pieces)
-            peer.asked.update(piece for piece in pieces if not peer.bits.has(piece))
-            peer.since = now
-
-    def sent(self, name: str, piece: int) -> list[str]:
-        """A piece is on its way to a peer; return to whom it is not to be offered any more."""
+    def asked(self, name: str, first: int, count: int, now: float) -> dict[str, list[int]]:
+        """A peer has asked for pieces; return what others are not to be offered any more."""
         peer = self._peers.get(name)
         if peer is None:
-            return []
-        peer.asked.discard(piece)
-        if not peer.bits.has(piece):
-            peer.sent.add(piece)
+            return {}
+        pieces = range(first, min(first + count, self._pieces))
+        peer.open.difference_update(pieces)
+        peer.asked.update(piece for piece in pieces if not peer.bits.has(piece))
+        peer.since = now
+        self._fresh[first : first + count] = 0
+        taken: dict[str, list[int]] = {}
+        for other_name, other in self._peers.items():
+            both = sorted(other.open.intersection(pieces))
+            if both:
+                other.open.difference_update(both)
+                other.offered[both] = 0
+                taken[other_name] = both
+        return taken
+
+    def sent(self, name: str, piece: int) -> None:
+        """A piece is on its way to a peer."""
         self._out[piece] = 1
-        self._fresh[piece] = 0
-        others = [name for name, other in self._peers.items() if piece in other.open]
-        for other in others:
-            self._peers[other].open.discard(piece)
-            self._peers[other].offered[piece] = 0
-        return others
+        peer = self._peers.get(name)
+        if peer is not None:
+            peer.asked.discard(piece)
+            if not peer.bits.has(piece):
+                peer.sent.add(piece)
 
     def choked(self, name: str) -> None:
         """A peer gets nothing for now: others may be offered what it was."""
@@ -164,12 +167,12 @@ class Offers:
         """Offer what was sent to nobody, though it was offered; what was only if there is no more."""
         left = ~peer.offered
         new = left & ~self._out
-        asked = zeros(self._pieces)
+        under_way = zeros(self._pieces)
         for other in self._peers.values():
-            asked[list(other.asked)] = 1
-        found = self._choose(peer, new & ~asked, peer.most if ignored else 1)
+            under_way[list(other.asked | other.sent)] = 1
+        found = self._choose(peer, new & ~under_way, peer.most if ignored else 1)
         if not found and (starves or self._out.all()):
-            found = self._choose(peer, left & ~asked, peer.most if ignored else 1)
+            found = self._choose(peer, left & ~under_way, peer.most if ignored else 1)
             found = found or (self._choose(peer, left, peer.most) if ignored else [])
         return found
 

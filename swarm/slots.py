@@ -79,6 +79,11 @@ class Slots:
         return len(self._peers)
 
     @property
+    def names(self) -> list[str]:
+        """All that want something."""
+        return list(self._peers)
+
+    @property
     def served(self) -> set[str]:
         """Peers that have a slot."""
         return {name for name, peer in self._peers.items() if peer.served}
