@@ -310,56 +310,69 @@ class Download:
 
     # What arrives
 
-    def begins(self, source: Source, run_id: int, piece: int) -> bool:
-        """Return whether a piece that begins to arrive was asked for and is awaited.
+    def begins(self, source: Source, run_id: int, piece: int, count: int = 1) -> bool:
+        """Return whether some of the pieces that begin to arrive were asked for and are awaited.
 
-        If so its reservation is given back: the driver counts the buffer from now on.
+        Their reservation is given back: the driver counts the buffer from now on.
         """
         run = source.runs.get(run_id)
-        if run is None or piece not in run.left:
+        if run is None:
             return False
-        self._budget.release(run.left[piece])
-        run.left[piece] = 0
-        return True
+        awaited = [one for one in range(piece, piece + count) if one in run.left]
+        self._budget.release(sum(run.left[one] for one in awaited))
+        for one in awaited:
+            run.left[one] = 0
+        return bool(awaited)
+
+    def useful(self, piece: int, count: int = 1) -> list[int]:
+        """Return which pieces are neither there nor being verified; ask before `arrived`."""
+        pieces = range(piece, piece + count)
+        if not self._unverified.isdisjoint(pieces) or self.held.find(1, piece, piece + count) >= 0:
+            return [one for one in pieces if not self.held[one] and one not in self._unverified]
+        return list(pieces)
 
     def bytes_came(self, source: Source, count: int, now: float) -> None:
         """Count bytes of a piece that is arriving."""
         if source.measure(count, now):
             self._queue.set_due(source, now)
 
-    def arrived(self, source: Source, run_id: int, piece: int, now: float) -> list[Drop]:
-        """Take note that all bytes of a piece are here, to be verified.
+    def arrived(
+        self, source: Source, run_id: int, piece: int, now: float, count: int = 1
+    ) -> list[Drop]:
+        """Take note that all bytes of pieces (of one request) are here, to be verified.
 
-        Until `verified` or `failed` is told, nobody is asked for it.
+        Until `verified` or `failed` is told, nobody is asked for them.
 
         Returns:
             Requests of others that are of no more use.
         """
         source.delivered()
-        if not self.held[piece]:
-            self._unverified.add(piece)
         drops: list[Drop] = []
-        for other, run in self._asked.pop(piece, []):
-            self._strike(other, run, piece)
-            if run.left:
-                continue
-            other.runs.pop(run.id, None)
-            if other is source and run.id == run_id:
-                self._queue.grow(source, now)
-            else:
-                drops.append(Drop(other, run.id))
-        self._window.take(piece, piece + 1)
+        for one in range(piece, piece + count):
+            if not self.held[one]:
+                self._unverified.add(one)
+            for other, run in self._asked.pop(one, ()):
+                self._strike(other, run, one)
+                if run.left:
+                    continue
+                other.runs.pop(run.id, None)
+                if other is source and run.id == run_id:
+                    self._queue.grow(source, now)
+                else:
+                    drops.append(Drop(other, run.id))
+        self._window.take(piece, piece + count)
         if now >= source.due_from + DUE_SECONDS:  # not anew for each of many small pieces
             self._queue.set_due(source, now)
         return drops
 
-    def verified(self, piece: int) -> None:
-        """Take note that a piece is right and will be kept."""
-        self._unverified.discard(piece)
-        if not self.held[piece]:
-            self._window.hold(piece)
-            for source, run in self._asked.pop(piece, []):
-                self._strike(source, run, piece)
+    def verified(self, piece: int, count: int = 1) -> None:
+        """Take note that pieces (of one chunk) are right and will be kept."""
+        pieces = range(piece, piece + count)
+        self._unverified.difference_update(pieces)
+        self._window.hold(piece, piece + count)
+        for one in pieces:
+            for source, run in self._asked.pop(one, ()):
+                self._strike(source, run, one)
                 if not run.left:
                     source.runs.pop(run.id, None)
 
