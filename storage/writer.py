@@ -158,7 +158,8 @@ class CopyWriter:
         """
         with self._lock:
             paths = [self._path(ordinal) for ordinal, _ in files]
-            new = [bool(p) and not self._made(o) for p, (o, _) in zip(paths, files, strict=True)]
+            ours = self._made({ordinal for ordinal, _ in files})
+            new = [bool(p) and o not in ours for p, (o, _) in zip(paths, files, strict=True)]
         made: dict[int, FileStat] = {}
         tree = self._opened()
         folder, above = None, ""
@@ -183,10 +184,12 @@ class CopyWriter:
                 self._new.update(made)
                 self._dirty.update(made)
 
-    def _made(self, ordinal: int) -> bool:
-        """Return whether we have made a file already, as far as we know."""
-        recorded = ordinal < len(self._recorded) and bool(self._recorded[ordinal])
-        return recorded or any(ordinal in t for t in (self._files, self._new, self._recording))
+    def _made(self, ordinals: set[int]) -> set[int]:
+        """Return which files we have made already, as far as we know."""
+        made = (self._files, self._new, self._recording)
+        known: set[int] = set().union(*(ordinals & some.keys() for some in made))
+        end = len(self._recorded)
+        return known | {o for o in ordinals if o < end and self._recorded[o]}
 
     def sync(self) -> None:
         """Return once all that `write` wrote before this call is durable.
