@@ -137,9 +137,10 @@ class ContentSwarm:
         holding = self.holdings.get(copy_id)
         if holding is None:
             return
-        for piece in pieces:
-            holding.bits[piece] = 1
-        self._tell(ranges_of(sorted(pieces)), True)
+        ranges = ranges_of(sorted(pieces))
+        for first, count in ranges:
+            holding.bits[first : first + count] = 1
+        self._tell(ranges, True)
 
     def _tell_changes(self, changed: bitarray, held: bool) -> None:
         self._tell(list(runs_of(changed)), held)

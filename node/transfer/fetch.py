@@ -466,11 +466,11 @@ class Fetch:
     def _saved(self, pieces: Sequence[int]) -> None:
         """Pieces are claimed durably: others may have them."""
         assert self.engine is not None
-        for piece in pieces:
-            if not self.engine.held[piece]:  # a repeated block: written with its first occurrence
-                self.engine.verified(piece)
-                assert self.feeder is not None
-                self.done_bytes += self.feeder.known_length(piece) or 0
+        held = self.engine.held
+        for piece in [piece for piece in pieces if not held[piece]]:
+            self.engine.verified(piece)  # a repeated block: written with its first occurrence
+            assert self.feeder is not None
+            self.done_bytes += self.feeder.known_length(piece) or 0
         if self.total_bytes is None and pieces:
             self.total_bytes = self.done_bytes
         self.swarm.committed(self.copy.id, pieces)
