@@ -11,7 +11,9 @@ duplicates (`endgame.py`). Every request reserves the bytes that it may bring.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from bitarray import bitarray
@@ -56,6 +58,7 @@ class Download:
         budget: What requests reserve from.
         order: What comes first where priorities are equal.
         piece_size: Bytes of a typical piece; many small files make it small.
+        lengths: The same as `length` for several pieces (first, count) at once.
 
     Attributes:
         sources: The peers.
@@ -72,11 +75,14 @@ class Download:
         *,
         order: Order = Order.RAREST,
         piece_size: int = MAX_PIECE,
+        lengths: Callable[[int, int], list[int]] | None = None,
     ) -> None:
         self.pieces = pieces
         self._queue = Queue(piece_size)
         self.piece_size = self._queue.piece_size
-        self._length = length
+        self._lengths = lengths or (
+            lambda first, count: [length(piece) for piece in range(first, first + count)]
+        )
         self._budget = budget
         chunks = -(-pieces // CHUNK_BITS)
         start = random.randrange(chunks) if chunks > 1 else 0
@@ -280,14 +286,10 @@ class Download:
     def _fitting(self, first: int, count: int) -> list[int]:
         """Return the lengths of those first pieces of a run for which there is memory."""
         room = self._budget.room
-        lengths: list[int] = []
-        for piece in range(first, first + count):
-            length = self._length(piece)
-            room -= length
-            if room < 0:
-                break
-            lengths.append(length)
-        return lengths
+        lengths = self._lengths(first, count)
+        if sum(lengths) <= room:
+            return lengths
+        return lengths[: bisect_right(list(accumulate(lengths)), room)]
 
     def _ask(self, source: Source, first: int, lengths: list[int], now: float) -> Ask:
         end = first + len(lengths)
@@ -437,7 +439,8 @@ class Download:
         reserved = run.left.pop(piece, None)
         if reserved is not None:
             source.outstanding -= 1
-            self._budget.release(reserved)
+            if reserved:  # else it was given back when the piece began
+                self._budget.release(reserved)
 
     def _end_run(self, source: Source, run: Run) -> None:
         """Take a run off a peer; pieces that nobody else is asked for are free again."""

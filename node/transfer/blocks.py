@@ -86,6 +86,13 @@ class BlockFeeder:
         length = self.known_length(piece)
         return MAX_PIECE if length is None or length == UNKNOWN_LENGTH else length
 
+    def lengths(self, first: int, count: int) -> list[int]:
+        """Return the same for pieces that follow one another."""
+        table = self.part(first, count)
+        if table is None or UNKNOWN_LENGTH in table.lengths:
+            return [self.length(piece) for piece in range(first, first + count)]
+        return table.lengths.tolist()
+
     def places(self, piece: int) -> tuple[Place, ...]:
         """Return every place where a piece's bytes belong, as far as tables are loaded."""
         if piece not in self._repeats:

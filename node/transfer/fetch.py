@@ -167,7 +167,14 @@ class Fetch:
         )
         order = Order(self.copy.order)
         self.engine = Download(
-            pieces, bits, random, feeder.length, budget, order=order, piece_size=size
+            pieces,
+            bits,
+            random,
+            feeder.length,
+            budget,
+            order=order,
+            piece_size=size,
+            lengths=feeder.lengths,
         )
         if wanted is not None:
             self.engine.want(wanted)
