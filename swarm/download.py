@@ -34,6 +34,9 @@ RUN_PIECES: Final = 16
 MAX_RUNS: Final = 256
 """Requests under way with one peer: small pieces come in short runs."""
 
+PIECES_AT_ONCE: Final = 2048
+"""Pieces that one call asks for at most: small ones are many, and their driver has other work."""
+
 REFUSED_SECONDS: Final = 10.0
 """How long a piece that a peer rejected is not asked of it again."""
 
@@ -265,7 +268,7 @@ class Download:
         # Topped up at half of the queue, so that requests are long and few.
         if outstanding > room // 2:
             return
-        wanted = room - outstanding
+        wanted = min(room - outstanding, PIECES_AT_ONCE)
         while wanted > 0 and len(source.runs) < MAX_RUNS:
             picked = self._picker.pick(source, wanted, now)
             if picked is None:
