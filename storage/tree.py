@@ -28,6 +28,7 @@ class Tree:
         self.name = place.name
         self._folders: OrderedDict[str, Folder] = OrderedDict()
         self._lock = RLock()
+        self._last: tuple[str, Folder] | None = None  # small files come folder by folder
 
     def stat(self, path: str) -> FileStat:
         """Return what is at a path."""
@@ -78,6 +79,7 @@ class Tree:
         """Remove an empty folder."""
         with self._lock:
             self._folders.pop(path, None)
+            self._last = None
         folder, name = self.locate(path)
         folder.remove_folder(name)
 
@@ -99,7 +101,10 @@ class Tree:
         if not path:
             return self.parent, self.name
         above, _, name = path.rpartition("/")
-        return self.folder(above), name
+        last = self._last
+        if last is None or last[0] != above:
+            last = self._last = (above, self.folder(above))
+        return last[1], name
 
     def _keep(self, path: str, folder: Folder) -> Folder:
         self._folders[path] = folder
