@@ -160,7 +160,6 @@ class CopyWriter:
             paths = [self._path(ordinal) for ordinal, _ in files]
             ours = self._made({ordinal for ordinal, _ in files})
             new = [bool(p) and o not in ours for p, (o, _) in zip(paths, files, strict=True)]
-        made: dict[int, FileStat] = {}
         tree = self._opened()
         folder, above = None, ""
         try:
@@ -171,18 +170,18 @@ class CopyWriter:
                         tree.make_folder(place)
                         folder, above = tree.folder(place), place
                     try:
-                        made[ordinal] = folder.create_filled(name, data)
+                        stat = folder.create_filled(name, data)
                     except FileExistsError:
                         new[at] = False
+                    else:  # with its last stat, so that it need not be recorded again at the end
+                        with self._lock:
+                            self._new[ordinal] = stat
+                            self._dirty.add(ordinal)
                 if not new[at]:
                     self.write(ordinal, 0, data)
                 yield at
         except OSError as error:
             raise storage_error(error, f"writing {self._copy.path}") from error
-        finally:  # with their last stats, so that these need not be recorded again at the end
-            with self._lock:
-                self._new.update(made)
-                self._dirty.update(made)
 
     def _made(self, ordinals: set[int]) -> set[int]:
         """Return which files we have made already, as far as we know."""
