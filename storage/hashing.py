@@ -29,9 +29,6 @@ BATCH_FILES: Final = 64
 BATCH_BYTES: Final = 8 << 20
 """Small files that a worker hashes at a time."""
 
-PART_BYTES: Final = 64 << 10
-"""Files up to this size are read by one call of the folder: there may be very many."""
-
 AHEAD: Final = 3
 """Jobs for each worker that may be under way or waiting to be taken."""
 
@@ -107,13 +104,7 @@ def hash_batch(
             if place.names[:-1] != above:
                 above = place.names[:-1]
                 folder = open_folder(parent, above)
-            name = place.names[-1]
-            if found.size <= PART_BYTES:
-                data, stat = folder.read_part(name, 0, found.size)
-                if stat == found and len(data) == stat.size:
-                    results.append((stat, digest_of(code, data)))
-                    continue
-            file = folder.open(name)
+            file = folder.open(place.names[-1])
             results.append(_hash_small(file, place, found, code))
             file.close()
         except OSError as error:

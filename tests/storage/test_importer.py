@@ -63,11 +63,6 @@ class MeddledFolder:
         self._meddler.opened.append(name)
         return MeddledFile(self._folder.open(name), name, self._meddler)
 
-    def read_part(self, name: str, offset: int, length: int) -> tuple[bytes, FileStat]:
-        file, buffer = self.open(name), bytearray(length)
-        done = file.preadv([memoryview(buffer)], offset)
-        return bytes(buffer[:done]), file.fstat()
-
 
 class MeddledFile:
     def __init__(self, file: DiskFile, name: str, meddler: Meddler) -> None:
