@@ -46,8 +46,10 @@ class Process:
         """Start `python ARGUMENTS`, in `folder`, by the command `within` if there is one."""
         self._log: IO[bytes] | int = log.open("wb") if log else subprocess.DEVNULL
         command = [*within, sys.executable, *arguments]
+        # Compiled modules are kept, as they are for who has installed it: it is half a second.
+        kept = {name: v for name, v in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._log, cwd=folder
+            command, stdout=subprocess.PIPE, stderr=self._log, cwd=folder, env=kept
         )
         self._events: Queue[Event | None] = Queue()
         self._usage: Usage | None = None

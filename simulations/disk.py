@@ -400,6 +400,23 @@ class MemoryFolder:
         """As `Folder.create`."""
         return MemoryFile(self._disk, self._add("create", name, FileKind.FILE), name)
 
+    def create_filled(self, name: str, data: bytes | bytearray | memoryview) -> FileStat:
+        """As `Folder.create_filled`."""
+        file = self.create(name)
+        try:
+            file.pwrite(data, 0)
+        except OSError:
+            self.remove(name)
+            raise
+        return file.fstat()
+
+    def read_part(self, name: str, offset: int, length: int) -> tuple[bytes, FileStat]:
+        """As `Folder.read_part`."""
+        file = self.open(name)
+        buffer = bytearray(length)
+        done = file.preadv([buffer], offset)
+        return bytes(buffer[:done]), file.fstat()
+
     def open(self, name: str, writable: bool = False) -> MemoryFile:
         """As `Folder.open`."""
         node = self._find("open", name)

@@ -129,6 +129,20 @@ class Folder(Protocol):
         """Create a file for reading and writing; FileExistsError if the name is taken."""
         ...
 
+    def create_filled(self, name: str, data: bytes | bytearray | memoryview) -> FileStat:
+        """Create a small file with these bytes, and close it; FileExistsError as `create`.
+
+        Of a file that could not be written whole nothing stays.
+        """
+        ...
+
+    def read_part(self, name: str, offset: int, length: int) -> tuple[bytes, FileStat]:
+        """Open a regular file, read a part of it, look at it and close it; errors as `open`.
+
+        Fewer bytes than asked for: the file ends there.
+        """
+        ...
+
     def open(self, name: str, writable: bool = False) -> DiskFile:
         """Open a regular file that exists.
 

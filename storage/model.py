@@ -139,6 +139,31 @@ class PieceTable:
     offsets: array[int]
     """Place of each piece in its file (typecode Q)."""
 
+    def part(self, at: int, count: int) -> PieceTable:
+        """Return `count` of the pieces, from the one at `at` in this table on."""
+        end = at + count
+        return PieceTable(
+            self.first + at,
+            count,
+            self.digests[32 * at : 32 * end],
+            self.hash_codes[at:end],
+            self.lengths[at:end],
+            self.files[at:end],
+            self.offsets[at:end],
+        )
+
+    def joined(self, after: PieceTable) -> PieceTable:
+        """Return these pieces and those of another table that begins behind them."""
+        return PieceTable(
+            self.first,
+            self.count + after.count,
+            self.digests + after.digests,
+            self.hash_codes + after.hash_codes,
+            self.lengths + after.lengths,
+            self.files + after.files,
+            self.offsets + after.offsets,
+        )
+
     def digest(self, piece: int) -> bytes:
         """Return the digest of a piece, by its index in the content."""
         at = 32 * (piece - self.first)

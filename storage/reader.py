@@ -186,17 +186,14 @@ def _read_whole(
     tree: Tree, path: str, offset: int, length: int, recorded: FileStat | None
 ) -> bytes | None:
     """Open, read and close a file; None if it is too short or not the one that was recorded."""
-    file = tree.open(path)
-    try:
-        buffer = bytearray(length)
-        if file.preadv([buffer], offset) < length:
-            return None
-        # One look behind the read is enough: what changed before it shows as well.
-        if recorded is not None and not signed_stat(file.fstat()).same_file(recorded):
-            return None
-        return bytes(buffer)
-    finally:
-        file.close()
+    folder, name = tree.locate(path)
+    data, stat = folder.read_part(name, offset, length)
+    if len(data) < length:
+        return None
+    # One look behind the read is enough: what changed before it shows as well.
+    if recorded is not None and not signed_stat(stat).same_file(recorded):
+        return None
+    return data
 
 
 def _still(file: DiskFile, recorded: FileStat) -> Unchanged:

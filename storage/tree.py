@@ -28,20 +28,21 @@ class Tree:
         self.name = place.name
         self._folders: OrderedDict[str, Folder] = OrderedDict()
         self._lock = RLock()
+        self._last: tuple[str, Folder] | None = None  # small files come folder by folder
 
     def stat(self, path: str) -> FileStat:
         """Return what is at a path."""
-        folder, name = self._locate(path)
+        folder, name = self.locate(path)
         return folder.stat(name)
 
     def open(self, path: str, writable: bool = False) -> DiskFile:
         """Open a file that exists."""
-        folder, name = self._locate(path)
+        folder, name = self.locate(path)
         return folder.open(name, writable)
 
     def create(self, path: str) -> DiskFile:
         """Create a file; its folder must exist."""
-        folder, name = self._locate(path)
+        folder, name = self.locate(path)
         return folder.create(name)
 
     def make_folder(self, path: str) -> bool:
@@ -51,7 +52,7 @@ class Tree:
                 return False
             if path:
                 self.make_folder(path.rpartition("/")[0])
-            folder, name = self._locate(path)
+            folder, name = self.locate(path)
             try:
                 self._keep(path, folder.make_folder(name))
             except FileExistsError:
@@ -61,29 +62,30 @@ class Tree:
 
     def make_link(self, path: str, target: str) -> None:
         """Create a symbolic link."""
-        folder, name = self._locate(path)
+        folder, name = self.locate(path)
         folder.make_link(name, target)
 
     def read_link(self, path: str) -> str:
         """Return a symbolic link's target."""
-        folder, name = self._locate(path)
+        folder, name = self.locate(path)
         return folder.read_link(name)
 
     def remove(self, path: str) -> None:
         """Remove a file or link."""
-        folder, name = self._locate(path)
+        folder, name = self.locate(path)
         folder.remove(name)
 
     def remove_folder(self, path: str) -> None:
         """Remove an empty folder."""
         with self._lock:
             self._folders.pop(path, None)
-        folder, name = self._locate(path)
+            self._last = None
+        folder, name = self.locate(path)
         folder.remove_folder(name)
 
     def folder_of(self, path: str) -> Folder:
         """Return the folder that a path's last name is in."""
-        return self._locate(path)[0]
+        return self.locate(path)[0]
 
     def folder(self, path: str) -> Folder:
         """Return the folder at a path."""
@@ -91,14 +93,18 @@ class Tree:
             if (folder := self._folders.get(path)) is not None:
                 self._folders.move_to_end(path)
                 return folder
-            above, name = self._locate(path)
+            above, name = self.locate(path)
             return self._keep(path, above.folder(name))
 
-    def _locate(self, path: str) -> tuple[Folder, str]:
+    def locate(self, path: str) -> tuple[Folder, str]:
+        """Return the folder that a path's last name is in, and that name."""
         if not path:
             return self.parent, self.name
         above, _, name = path.rpartition("/")
-        return self.folder(above), name
+        last = self._last
+        if last is None or last[0] != above:
+            last = self._last = (above, self.folder(above))
+        return last[1], name
 
     def _keep(self, path: str, folder: Folder) -> Folder:
         self._folders[path] = folder

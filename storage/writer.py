@@ -8,7 +8,7 @@ destination; nothing that exists already is ever opened, unless we recorded that
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -136,46 +136,59 @@ class CopyWriter:
             DiskFull: There is no room; what was written before stays.
             StorageError: The disk fails, or something foreign is in the way.
         """
-        try:  # once for each of very many files: no context manager
+        try:
             if len(parts) > 1:
                 self._file(ordinal).pwritev(parts, offset)
-            elif offset or not self._write_whole(ordinal, parts[0]):
+            else:
                 self._file(ordinal).pwrite(parts[0], offset)
         except OSError as error:
             raise storage_error(error, f"writing {self._copy.path}") from error
         with self._lock:
             self._dirty.add(ordinal)  # after the write: a sync that runs meanwhile may miss it
 
-    def _write_whole(self, ordinal: int, data: bytes | bytearray | memoryview) -> bool:
-        """Make a new file whose only piece this is; False if it is not that simple.
+    def write_files(self, files: Sequence[tuple[int, memoryview]]) -> Iterator[int]:
+        """Write small files whole (entry, verified bytes); yield the index of each that is.
 
-        Nothing holds others up meanwhile, and nothing is kept open: folders of many small files
-        are written so.
+        New ones are made without holding others up, and nothing is kept open: folders of many
+        small files are written so.
+
+        Raises:
+            DiskFull: There is no room; what was written before stays.
+            StorageError: The disk fails, or something foreign is in the way.
         """
-        if len(data) >= PIECE_BYTES:  # a shorter first piece is the last one, too
-            return False
         with self._lock:
-            path = self._path(ordinal)
-            if not path or self._made(ordinal):
-                return False
+            paths = [self._path(ordinal) for ordinal, _ in files]
+            ours = self._made({ordinal for ordinal, _ in files})
+            new = [bool(p) and o not in ours for p, (o, _) in zip(paths, files, strict=True)]
         tree = self._opened()
-        if "/" in path:
-            tree.make_folder(path.rpartition("/")[0])
+        folder, above = None, ""
         try:
-            file = tree.create(path)
-        except FileExistsError:
-            return False
-        try:
-            file.pwrite(data, 0)
-        finally:  # with its last stat, so that it need not be recorded again at the end
-            with self._lock:
-                self._new[ordinal] = file.fstat()
-        return True
+            for at, (ordinal, data) in enumerate(files):
+                if new[at]:
+                    place, _, name = paths[at].rpartition("/")
+                    if folder is None or place != above:
+                        tree.make_folder(place)
+                        folder, above = tree.folder(place), place
+                    try:
+                        stat = folder.create_filled(name, data)
+                    except FileExistsError:
+                        new[at] = False
+                    else:  # with its last stat, so that it need not be recorded again at the end
+                        with self._lock:
+                            self._new[ordinal] = stat
+                            self._dirty.add(ordinal)
+                if not new[at]:
+                    self.write(ordinal, 0, data)
+                yield at
+        except OSError as error:
+            raise storage_error(error, f"writing {self._copy.path}") from error
 
-    def _made(self, ordinal: int) -> bool:
-        """Return whether we have made a file already, as far as we know."""
-        recorded = ordinal < len(self._recorded) and bool(self._recorded[ordinal])
-        return recorded or any(ordinal in t for t in (self._files, self._new, self._recording))
+    def _made(self, ordinals: set[int]) -> set[int]:
+        """Return which files we have made already, as far as we know."""
+        made = (self._files, self._new, self._recording)
+        known: set[int] = set().union(*(ordinals & some.keys() for some in made))
+        end = len(self._recorded)
+        return known | {o for o in ordinals if o < end and self._recorded[o]}
 
     def sync(self) -> None:
         """Return once all that `write` wrote before this call is durable.

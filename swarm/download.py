@@ -11,7 +11,9 @@ duplicates (`endgame.py`). Every request reserves the bytes that it may bring.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from bitarray import bitarray
@@ -31,6 +33,9 @@ RUN_PIECES: Final = 16
 
 MAX_RUNS: Final = 256
 """Requests under way with one peer: small pieces come in short runs."""
+
+PIECES_AT_ONCE: Final = 2048
+"""Pieces that one call asks for at most: small ones are many, and their driver has other work."""
 
 REFUSED_SECONDS: Final = 10.0
 """How long a piece that a peer rejected is not asked of it again."""
@@ -56,6 +61,7 @@ class Download:
         budget: What requests reserve from.
         order: What comes first where priorities are equal.
         piece_size: Bytes of a typical piece; many small files make it small.
+        lengths: The same as `length` for several pieces (first, count) at once.
 
     Attributes:
         sources: The peers.
@@ -72,11 +78,14 @@ class Download:
         *,
         order: Order = Order.RAREST,
         piece_size: int = MAX_PIECE,
+        lengths: Callable[[int, int], list[int]] | None = None,
     ) -> None:
         self.pieces = pieces
         self._queue = Queue(piece_size)
         self.piece_size = self._queue.piece_size
-        self._length = length
+        self._lengths = lengths or (
+            lambda first, count: [length(piece) for piece in range(first, first + count)]
+        )
         self._budget = budget
         chunks = -(-pieces // CHUNK_BITS)
         start = random.randrange(chunks) if chunks > 1 else 0
@@ -259,7 +268,7 @@ class Download:
         # Topped up at half of the queue, so that requests are long and few.
         if outstanding > room // 2:
             return
-        wanted = room - outstanding
+        wanted = min(room - outstanding, PIECES_AT_ONCE)
         while wanted > 0 and len(source.runs) < MAX_RUNS:
             picked = self._picker.pick(source, wanted, now)
             if picked is None:
@@ -280,14 +289,10 @@ class Download:
     def _fitting(self, first: int, count: int) -> list[int]:
         """Return the lengths of those first pieces of a run for which there is memory."""
         room = self._budget.room
-        lengths: list[int] = []
-        for piece in range(first, first + count):
-            length = self._length(piece)
-            room -= length
-            if room < 0:
-                break
-            lengths.append(length)
-        return lengths
+        lengths = self._lengths(first, count)
+        if sum(lengths) <= room:
+            return lengths
+        return lengths[: bisect_right(list(accumulate(lengths)), room)]
 
     def _ask(self, source: Source, first: int, lengths: list[int], now: float) -> Ask:
         end = first + len(lengths)
@@ -310,58 +315,71 @@ class Download:
 
     # What arrives
 
-    def begins(self, source: Source, run_id: int, piece: int) -> bool:
-        """Return whether a piece that begins to arrive was asked for and is awaited.
+    def begins(self, source: Source, run_id: int, piece: int, count: int = 1) -> bool:
+        """Return whether some of the pieces that begin to arrive were asked for and are awaited.
 
-        If so its reservation is given back: the driver counts the buffer from now on.
+        Their reservation is given back: the driver counts the buffer from now on.
         """
         run = source.runs.get(run_id)
-        if run is None or piece not in run.left:
+        if run is None:
             return False
-        source.arriving = run.left[piece]
-        self._budget.release(run.left[piece])
-        run.left[piece] = 0
-        return True
+        awaited = [one for one in range(piece, piece + count) if one in run.left]
+        source.arriving = sum(run.left[one] for one in awaited)
+        self._budget.release(source.arriving)
+        for one in awaited:
+            run.left[one] = 0
+        return bool(awaited)
+
+    def useful(self, piece: int, count: int = 1) -> list[int]:
+        """Return which pieces are neither there nor being verified; ask before `arrived`."""
+        pieces = range(piece, piece + count)
+        if not self._unverified.isdisjoint(pieces) or self.held.find(1, piece, piece + count) >= 0:
+            return [one for one in pieces if not self.held[one] and one not in self._unverified]
+        return list(pieces)
 
     def bytes_came(self, source: Source, count: int, now: float) -> None:
         """Count bytes of a piece that is arriving."""
         if source.measure(count, now):
             self._queue.set_due(source, now)
 
-    def arrived(self, source: Source, run_id: int, piece: int, now: float) -> list[Drop]:
-        """Take note that all bytes of a piece are here, to be verified.
+    def arrived(
+        self, source: Source, run_id: int, piece: int, now: float, count: int = 1
+    ) -> list[Drop]:
+        """Take note that all bytes of pieces (of one request) are here, to be verified.
 
-        Until `verified` or `failed` is told, nobody is asked for it.
+        Until `verified` or `failed` is told, nobody is asked for them.
 
         Returns:
             Requests of others that are of no more use.
         """
         source.delivered()
         source.arriving = 0
-        if not self.held[piece]:
-            self._unverified.add(piece)
         drops: list[Drop] = []
-        for other, run in self._asked.pop(piece, []):
-            self._strike(other, run, piece)
-            if run.left:
-                continue
-            other.runs.pop(run.id, None)
-            if other is source and run.id == run_id:
-                self._queue.grow(source, now)
-            else:
-                drops.append(Drop(other, run.id))
-        self._window.take(piece, piece + 1)
+        for one in range(piece, piece + count):
+            if not self.held[one]:
+                self._unverified.add(one)
+            for other, run in self._asked.pop(one, ()):
+                self._strike(other, run, one)
+                if run.left:
+                    continue
+                other.runs.pop(run.id, None)
+                if other is source and run.id == run_id:
+                    self._queue.grow(source, now)
+                else:
+                    drops.append(Drop(other, run.id))
+        self._window.take(piece, piece + count)
         if now >= source.due_from + DUE_SECONDS:  # not anew for each of many small pieces
             self._queue.set_due(source, now)
         return drops
 
-    def verified(self, piece: int) -> None:
-        """Take note that a piece is right and will be kept."""
-        self._unverified.discard(piece)
-        if not self.held[piece]:
-            self._window.hold(piece)
-            for source, run in self._asked.pop(piece, []):
-                self._strike(source, run, piece)
+    def verified(self, piece: int, count: int = 1) -> None:
+        """Take note that pieces (of one chunk) are right and will be kept."""
+        pieces = range(piece, piece + count)
+        self._unverified.difference_update(pieces)
+        self._window.hold(piece, piece + count)
+        for one in pieces:
+            for source, run in self._asked.pop(one, ()):
+                self._strike(source, run, one)
                 if not run.left:
                     source.runs.pop(run.id, None)
 
@@ -427,7 +445,8 @@ class Download:
         reserved = run.left.pop(piece, None)
         if reserved is not None:
             source.outstanding -= 1
-            self._budget.release(reserved)
+            if reserved:  # else it was given back when the piece began
+                self._budget.release(reserved)
 
     def _end_run(self, source: Source, run: Run) -> None:
         """Take a run off a peer; pieces that nobody else is asked for are free again."""

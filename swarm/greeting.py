@@ -10,9 +10,17 @@ import hmac
 
 from ..wire.errors import PeerFault
 from ..wire.ids import Cid
-from ..wire.swarm import BITFIELD_REQUEST, Hello, Reject, RejectReason, content_key, hash_proof
+from ..wire.swarm import (
+    BITFIELD_REQUEST,
+    PIECE_RUN,
+    Hello,
+    Reject,
+    RejectReason,
+    content_key,
+    hash_proof,
+)
 
-FEATURES: tuple[str, ...] = (BITFIELD_REQUEST,)
+FEATURES: tuple[str, ...] = (BITFIELD_REQUEST, PIECE_RUN)
 """What we speak beyond the protocol's first version; used only if both sides name it."""
 
 REFUSAL = Reject(0, RejectReason.UNKNOWN_CONTENT)

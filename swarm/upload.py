@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import groupby, takewhile
 
 from ..wire.errors import PeerFault
 from ..wire.swarm import Cancel, Reject, RejectReason, Request
@@ -83,6 +84,21 @@ class Upload:
         self.sent += 1
         if waiting.next == waiting.end:
             del self._requests[request_id]
+
+    def take_known(self, expected: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Take as sent what still comes next of what `ahead` returned; return it."""
+        now = self.ahead(len(expected))
+        if now != expected:  # some was cancelled meanwhile
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(expected, now, strict=False))
+            now = [one for one, _ in same]
+        for request_id, some in groupby(now, key=lambda one: one[0]):
+            waiting, count = self._requests[request_id], len(list(some))
+            waiting.next += count
+            self.waiting -= count
+            self.sent += count
+            if waiting.next == waiting.end:
+                del self._requests[request_id]
+        return now
 
     def refuse(self, reason: RejectReason) -> Reject:
         """Drop the request that comes next; return the Reject to send."""

@@ -115,22 +115,20 @@ class Window:
         self.taken[piece] = self.held[piece]
         self._refresh_one(piece)
 
-    def hold(self, piece: int) -> None:
-        """A piece is there."""
-        if self.held[piece]:
-            return
-        self.held[piece] = self.taken[piece] = 1
-        self.have += 1
-        chunk = self.chunks.get(piece // CHUNK_BITS)
+    def hold(self, first: int, end: int) -> None:
+        """Pieces (of one chunk) are there."""
+        missing = self.missing(first, end).count()
+        self.have += end - first - self.held.count(1, first, end)
+        self.held[first:end] = self.taken[first:end] = 1
+        chunk = self.chunks.get(first // CHUNK_BITS)
         if chunk is not None:
-            chunk.open[piece - chunk.first] = 0
-        if self.priorities.wanted[piece]:
-            self.left -= 1
-            if chunk is not None:
-                chunk.left -= 1
-                if chunk.left == 0:
-                    self._remove(chunk)
-                    self.fill()
+            chunk.open[first - chunk.first : end - chunk.first] = 0
+        self.left -= missing
+        if chunk is not None and missing:
+            chunk.left -= missing
+            if chunk.left == 0:
+                self._remove(chunk)
+                self.fill()
 
     def lose(self, piece: int) -> None:
         """A piece is not there after all."""

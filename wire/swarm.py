@@ -55,6 +55,9 @@ MAX_FEATURES: Final = 32
 BITFIELD_REQUEST: Final = "bitfield-request"
 """Feature: chunks of the bitfield are told again (`BitfieldRequest`)."""
 
+PIECE_RUN: Final = "piece-run"
+"""Feature: small pieces may come many in one frame (`PieceRun`)."""
+
 _KEY_PREFIX: Final = b"shoal-provide/1"
 _INITIATOR, _RESPONDER = b"\x00", b"\x01"
 
@@ -186,6 +189,19 @@ class Piece:
 
 
 @immutable
+class PieceRun:
+    """Several pieces that follow one another, answering one request; their bytes trail.
+
+    Only to a peer that named the feature `piece-run`.
+    """
+
+    id: int
+    first: int
+    lengths: tuple[int, ...]
+    """Of each piece; together at most `MAX_PIECE`."""
+
+
+@immutable
 class Cancel:
     """The rest of a request is not wanted any more; one late piece may still come."""
 
@@ -219,6 +235,7 @@ Body = (
     | IndexNode
     | Request
     | Piece
+    | PieceRun
     | Cancel
     | Reject
     | Choke
@@ -255,6 +272,8 @@ def decode(data: bytes | bytearray | memoryview) -> tuple[Body | None, int]:
     match body:
         case Piece() if body.length != frame.trailing or not 0 < body.length <= MAX_PIECE:
             raise PeerFault("swarm-piece-length", f"{body.length}")
+        case PieceRun() if sum(body.lengths) != frame.trailing or frame.trailing > MAX_PIECE:
+            raise PeerFault("swarm-piece-length", f"{frame.trailing} in all")
         case IndexNode() if body.missing and frame.trailing:
             raise PeerFault("swarm-index-node", "missing, and yet there")
     return body, frame.trailing
@@ -266,6 +285,10 @@ def _to_proto(body: Body) -> pb.Frame:
         case Piece():
             piece = frame.piece
             piece.id, piece.index, piece.length = body.id, body.index, body.length
+        case PieceRun():
+            run = frame.piece_run
+            run.id, run.first = body.id, body.first
+            run.lengths.extend(body.lengths)
         case Request():
             frame.request.CopyFrom(pb.Request(id=body.id, first=body.first, count=body.count))
         case Have():
@@ -305,6 +328,12 @@ def _from_proto(frame: pb.Frame) -> Body | None:
         case "piece":
             piece = frame.piece
             return Piece(piece.id, _index(piece.index), piece.length)
+        case "piece_run":
+            run = frame.piece_run
+            lengths = tuple(run.lengths)
+            if not (0 < len(lengths) <= MAX_RUN and min(lengths)):
+                raise PeerFault("swarm-piece-run", f"{len(lengths)} pieces")
+            return PieceRun(run.id, _index(run.first), lengths)
         case "request":
             request = frame.request
             if not 0 < request.count <= MAX_RUN:

@@ -1,7 +1,8 @@
 """Reads a stream of swarm frames inside the receive pass, piece bytes copied once.
 
 `FrameDecoder` is the sink of a swarm stream: frames are told to a `Receiver` as they become whole;
-the bytes of a piece go straight to the buffer that the receiver gives out for it.
+the bytes of a piece, or of several in one frame, go straight to the buffer that the receiver gives
+out for them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from . import varint
 from .errors import PeerFault
-from .swarm import MAX_FRAME, Body, IndexNode, Piece, decode
+from .swarm import MAX_FRAME, Body, IndexNode, Piece, PieceRun, decode
 
 
 class Receiver(Protocol):
@@ -19,14 +20,14 @@ class Receiver(Protocol):
     def frame(self, body: Body) -> None:
         """Take a frame without trailing bytes."""
 
-    def piece_begins(self, piece: Piece) -> memoryview:
-        """Return where the piece's bytes go: exactly `piece.length` bytes."""
+    def piece_begins(self, piece: Piece | PieceRun) -> memoryview:
+        """Return where the bytes of a piece, or of a run, go: exactly as many as it says."""
 
-    def piece_bytes(self, piece: Piece, count: int) -> None:
-        """Take note of `count` more bytes of a piece."""
+    def piece_bytes(self, piece: Piece | PieceRun, count: int) -> None:
+        """Take note of `count` more bytes."""
 
-    def piece_ends(self, piece: Piece) -> None:
-        """Take note that all bytes of the piece are in its buffer."""
+    def piece_ends(self, piece: Piece | PieceRun) -> None:
+        """Take note that all bytes are in the buffer."""
 
     def node_begins(self, body: IndexNode) -> None:
         """Take note of an index node whose block is still to come: refuse one not asked for."""
@@ -118,7 +119,7 @@ class FrameDecoder:
         self._longest = MAX_FRAME
         self._body, self._left, self._at = body, trailing, 0
         match body:
-            case Piece():
+            case Piece() | PieceRun():
                 self._target = self._receiver.piece_begins(body)
                 return
             case IndexNode() if trailing:
@@ -142,7 +143,7 @@ class FrameDecoder:
         self._left -= size
         body = self._body
         match body:
-            case Piece():
+            case Piece() | PieceRun():
                 assert self._target is not None
                 self._target[self._at : self._at + size] = data
                 self._at += size

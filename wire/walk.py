@@ -108,6 +108,11 @@ class Walk:
         self._advance()
 
     @property
+    def found(self) -> int:
+        """How many entries wait for `drain`."""
+        return len(self._found)
+
+    @property
     def over(self) -> bool:
         """Whether every entry has been given out by `drain`."""
         return self._root is None and not self._open and not self._found
@@ -184,6 +189,7 @@ class Walk:
             folder = self._open[-1]
             if folder.at == len(folder.children):
                 self._open.pop()
+                self._nodes.walked(folder.cid)
                 continue
             child = folder.children[folder.at]
             if not self._reach(child):

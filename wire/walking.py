@@ -17,6 +17,10 @@ NODE_COST: Final = 200
 CHILD_COST: Final = 300
 """Size, roughly, of a decoded node and of each of its children."""
 
+KEPT_COST: Final = 64 << 10
+"""Nodes beyond this size are not kept when they were walked: they rarely occur twice, and the
+store has them."""
+
 
 class OpenFolder:
     """A folder, or a part of a large one, that is being walked."""
@@ -66,8 +70,16 @@ class NodeCache:
         self._nodes[cid] = node, size
         self._cost += _cost(node)
         while self._cost > CACHE_BYTES and len(self._nodes) > 1:
-            oldest = next(iter(self._nodes))
-            self._cost -= _cost(self._nodes.pop(oldest)[0])
+            self._drop(next(iter(self._nodes)))
+
+    def walked(self, cid: Cid) -> None:
+        """Let go of a large node that was walked to its end."""
+        found = self._nodes.get(cid)
+        if found is not None and _cost(found[0]) > KEPT_COST:
+            self._drop(cid)
+
+    def _drop(self, cid: Cid) -> None:
+        self._cost -= _cost(self._nodes.pop(cid)[0])
 
 
 def _cost(node: IndexNode) -> int:

@@ -19,7 +19,7 @@ from ...storage.reader import CopyReader
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid
 from ...wire.swarm import CHUNK_BITS, MAX_PIECE
-from .saver import Place, digest_of
+from .saver import Arrived, Place, digest_of
 
 if TYPE_CHECKING:
     from .fetch import Fetch
@@ -62,10 +62,36 @@ class BlockFeeder:
         found = self.find(piece)
         return None if found is None else found[0].lengths[found[1]]
 
+    def part(self, first: int, count: int) -> PieceTable | None:
+        """Return the pieces from `first` on as a table of their own, if all are loaded."""
+        found = self.find(first)
+        if found is None:
+            return None
+        table, at = found
+        if at + count <= table.count:
+            return table.part(at, count)
+        rest = table.count - at
+        after = self.part(first + rest, count - rest)
+        return None if after is None else table.part(at, rest).joined(after)
+
+    def repeats(self, first: int, count: int) -> dict[int, tuple[Place, ...]]:
+        """Return the other places of those pieces that occur more than once."""
+        if not self._repeats:
+            return {}
+        places = {piece: self.places(piece)[1:] for piece in range(first, first + count)}
+        return {piece: others for piece, others in places.items() if others}
+
     def length(self, piece: int) -> int:
         """Return how many bytes a piece may bring."""
         length = self.known_length(piece)
         return MAX_PIECE if length is None or length == UNKNOWN_LENGTH else length
+
+    def lengths(self, first: int, count: int) -> list[int]:
+        """Return the same for pieces that follow one another."""
+        table = self.part(first, count)
+        if table is None or UNKNOWN_LENGTH in table.lengths:
+            return [self.length(piece) for piece in range(first, first + count)]
+        return table.lengths.tolist()
 
     def places(self, piece: int) -> tuple[Place, ...]:
         """Return every place where a piece's bytes belong, as far as tables are loaded."""
@@ -276,8 +302,8 @@ class BlockFeeder:
                 self._dead.add(run.copy)
                 return
             for piece, data in good:
-                code = table.hash_codes[piece - table.first]
-                fetch.copied(self.places(piece), data, code)
+                part = table.part(piece - table.first, 1)
+                fetch.copied(Arrived(part, data, None, self.repeats(piece, 1), checked=True))
             await fetch.wait_saved(2 * COPY_BATCH)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -24,7 +25,7 @@ from ...swarm.ranges import ranges_of, runs_of
 from ...swarm.upload import Upload
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
-from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, Piece, Range, RejectReason
+from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, PieceRun, Range, RejectReason
 from ..net.stream import FileRange
 from .limits import Turn
 from .link import Link
@@ -64,9 +65,9 @@ class Fetching(Protocol):
     def have(self, link: Link, ranges: Sequence[Range], held: bool) -> None: ...  # noqa: D102
     def rejected(self, link: Link, request_id: int) -> None: ...  # noqa: D102
     def choked(self, link: Link, choked: bool) -> None: ...  # noqa: D102
-    def piece_begins(self, link: Link, piece: Piece) -> memoryview: ...  # noqa: D102
+    def pieces_begin(self, link: Link, run: PieceRun) -> memoryview: ...  # noqa: D102
     def piece_bytes(self, link: Link, count: int) -> None: ...  # noqa: D102
-    def piece_ends(self, link: Link, piece: Piece) -> None: ...  # noqa: D102
+    def pieces_end(self, link: Link, run: PieceRun) -> None: ...  # noqa: D102
     def node_came(self, link: Link, cid: Cid, block: bytes | None) -> None: ...  # noqa: D102
     def pass_done(self, link: Link) -> None: ...  # noqa: D102
 
@@ -175,11 +176,11 @@ class ContentSwarm:
         holding = self.holdings.get(copy_id)
         if holding is None:
             return
-        new = [piece for piece in pieces if not holding.bits[piece]]
-        for piece in new:
-            holding.bits[piece] = 1
+        new = ranges_of(sorted(piece for piece in pieces if not holding.bits[piece]))
+        for first, count in new:
+            holding.bits[first : first + count] = 1
         holding.unsynced.difference_update(pieces)
-        self._tell(ranges_of(sorted(new)), True)
+        self._tell(new, True)
 
     def withdrawn(self, copy_id: int, pieces: Sequence[int]) -> None:
         """A copy has lost pieces that were written: do not serve them."""
@@ -323,24 +324,24 @@ class ContentSwarm:
         if self.fetch is not None:
             self.fetch.choked(link, choked)
 
-    def piece_begins(self, link: Link, piece: Piece) -> memoryview:
-        """Return the buffer for a piece; PeerFault if nobody asked for it."""
+    def pieces_begin(self, link: Link, run: PieceRun) -> memoryview:
+        """Return the buffer for pieces; PeerFault if nobody asked for them."""
         if self.fetch is not None:
-            return self.fetch.piece_begins(link, piece)
-        if not link.may_come(piece.id, piece.index):
-            raise PeerFault("swarm-unasked", f"piece {piece.index}")
-        return self.transfers.pool.scratch(piece.length)
+            return self.fetch.pieces_begin(link, run)
+        if not link.may_come(run):
+            raise PeerFault("swarm-unasked", f"piece {run.first}")
+        return self.transfers.pool.scratch(sum(run.lengths))
 
     def piece_bytes(self, link: Link, count: int) -> None:
         """Count bytes."""
         if self.fetch is not None:
             self.fetch.piece_bytes(link, count)
 
-    def piece_ends(self, link: Link, piece: Piece) -> None:
-        """Take a piece."""
+    def pieces_end(self, link: Link, run: PieceRun) -> None:
+        """Take pieces."""
         if self.fetch is not None:
-            self.fetch.piece_ends(link, piece)
-            self.dealer.gave(link, piece.length)
+            self.fetch.pieces_end(link, run)
+            self.dealer.gave(link, sum(run.lengths))
 
     def node_came(self, link: Link, body: IndexNode, block: bytes) -> None:
         """Take an index node."""
@@ -428,17 +429,14 @@ class ContentSwarm:
             found = await self.transfers.blocking_io(holding.reader.read_small, wanted)
         except (StorageError, KeyError):
             return False
-        pieces = []
-        for asked, data in zip(ahead, found, strict=False):
-            if upload.peek() != asked:
-                break  # cancelled meanwhile
-            upload.take()
-            pieces.append((*asked, data))
-        if pieces:
+        taken = list(zip(upload.take_known(ahead[: len(found)]), found, strict=False))
+        if taken:
             now = trio.current_time()
-            self.transfers.uplink.queue(link.lane, sum(len(data) for *_, data in pieces), now)
-            link.send_pieces(pieces)
-            for _, piece, data in pieces:
+            self.transfers.uplink.queue(link.lane, sum(len(data) for _, data in taken), now)
+            for request_id, some in groupby(taken, key=lambda pair: pair[0][0]):
+                pieces = list(some)
+                link.send_pieces(request_id, pieces[0][0][1], [data for _, data in pieces])
+            for (_, piece), data in taken:
                 self.dealer.sent(link, piece, len(data), now)
         return bool(found)
 

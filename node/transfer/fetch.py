@@ -22,7 +22,7 @@ from ...swarm.picker import Order
 from ...swarm.source import Drop
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
-from ...wire.swarm import MAX_PIECE, Bitfield, Piece, Range, Request
+from ...wire.swarm import MAX_PIECE, Bitfield, PieceRun, Range, Request
 from .arrivals import Arrivals
 from .blocks import BlockFeeder
 from .content import ContentSwarm
@@ -30,7 +30,7 @@ from .indexing import NodeFetcher, fetch_index
 from .limits import Allowance
 from .link import Link
 from .room import FULL_SECONDS, Room
-from .saver import Arrived, Place, Saver
+from .saver import Arrived, Saver
 from .standing import Snapshot, held_bytes, why_waiting
 from .waiting import Rate
 
@@ -167,7 +167,14 @@ class Fetch:
         )
         order = Order(self.copy.order)
         self.engine = Download(
-            pieces, bits, random, feeder.length, budget, order=order, piece_size=size
+            pieces,
+            bits,
+            random,
+            feeder.length,
+            budget,
+            order=order,
+            piece_size=size,
+            lengths=feeder.lengths,
         )
         if wanted is not None:
             self.engine.want(wanted)
@@ -371,37 +378,37 @@ class Fetch:
 
     # Receiving
 
-    def piece_begins(self, link: Link, piece: Piece) -> memoryview:
-        """Return the buffer for a piece.
+    def pieces_begin(self, link: Link, run: PieceRun) -> memoryview:
+        """Return the buffer for pieces.
 
         Raises:
-            PeerFault: It was not asked for, or has another length.
+            PeerFault: One was not asked for, or has another length.
         """
         if self._arrivals is None or self.allowance is None:
-            raise PeerFault("swarm-unasked", f"piece {piece.index}")
-        self.allowance.came(piece.length)
-        return self._arrivals.begins(link, piece)
+            raise PeerFault("swarm-unasked", f"piece {run.first}")
+        self.allowance.came(sum(run.lengths))
+        return self._arrivals.begin(link, run)
 
     def piece_bytes(self, link: Link, count: int) -> None:
         """Count bytes of a piece."""
         if self.engine is not None:
             self.engine.bytes_came(link.source, count, trio.current_time())
 
-    def piece_ends(self, link: Link, piece: Piece) -> None:
-        """Verify a whole piece and hand it on to be written."""
+    def pieces_end(self, link: Link, run: PieceRun) -> None:
+        """Hand whole pieces on to be verified and written."""
         if self._arrivals is not None:
-            self._arrivals.ends(link, piece)
+            self._arrivals.end(link, run)
 
-    def good(self, link: Link | None, piece: int, length: int) -> None:
-        """A piece is right, whether it came (from a link) or was copied here."""
+    def good(self, link: Link | None, first: int, count: int, size: int) -> None:
+        """Pieces are right, whether they came (from a link) or were copied here."""
         assert self.engine is not None
-        self.engine.verified(piece)
-        self.done_bytes += length
+        self.engine.verified(first, count)
+        self.done_bytes += size
         self._progress_at = trio.current_time()
-        self._rate.add(length, self._progress_at)
+        self._rate.add(size, self._progress_at)
         if link is not None:
-            count, pieces = self._sources.get(link.source.name, (0, 0))
-            self._sources[link.source.name] = (count + length, pieces + 1)
+            given, pieces = self._sources.get(link.source.name, (0, 0))
+            self._sources[link.source.name] = (given + size, pieces + count)
 
     def wrong(self, link: Link, piece: int, length: int) -> None:
         """A piece was wrong: its sender gives us nothing of this content for a day."""
@@ -422,30 +429,33 @@ class Fetch:
         self.transfers.ban(link.peer, self.cid, BAN_SECONDS, "an index node was wrong")
         self.transfers.blame(link, self.cid, fault)
 
-    def _right_later(self, arrived: Arrived) -> None:
-        """The writer found a piece right."""
+    def _right_later(self, link: Link | None, first: int, lengths: Sequence[int]) -> None:
+        """The writer found pieces right that follow one another."""
         assert self.engine is not None
-        if self.engine.held[arrived.places[0].piece]:  # it came twice while it was looked at
-            self.wasted += len(arrived.data)
-        else:
-            self.good(arrived.link, arrived.places[0].piece, len(arrived.data))
+        if self.engine.held.find(1, first, first + len(lengths)) < 0:
+            self.good(link, first, len(lengths), sum(lengths))
+            return
+        for piece, length in enumerate(lengths, first):
+            if self.engine.held[piece]:  # it came otherwise while it was looked at
+                self.wasted += length
+            else:
+                self.good(link, piece, 1, length)
 
-    def _wrong_later(self, arrived: Arrived) -> None:
+    def _wrong_later(self, link: Link | None, piece: int, length: int) -> None:
         """The writer found a piece wrong."""
-        link = arrived.link
         if link is not None:
             known = link.peer in self.banned
-            self.wrong(link, arrived.places[0].piece, len(arrived.data))
+            self.wrong(link, piece, length)
             if not known:
                 self.transfers.blame(link, self.cid, PeerFault("swarm-piece-hash"))
 
-    def copied(self, places: tuple[Place, ...], data: memoryview, code: int) -> None:
+    def copied(self, arrived: Arrived) -> None:
         """Take a verified piece that another copy of ours gave."""
         assert self._saver is not None
         assert self.engine is not None
-        if not self.engine.held[places[0].piece]:
-            self.good(None, places[0].piece, len(data))
-            self._saver.put(Arrived(places, data, None, None, code))
+        if not self.engine.held[arrived.table.first]:
+            self.good(None, arrived.table.first, 1, len(arrived.data))
+            self._saver.put(arrived)
             self._saver.wake()
 
     async def wait_saved(self, count: int) -> None:
@@ -464,11 +474,11 @@ class Fetch:
     def _saved(self, pieces: Sequence[int]) -> None:
         """Pieces are claimed durably: others may have them."""
         assert self.engine is not None
-        for piece in pieces:
-            if not self.engine.held[piece]:  # a repeated block: written with its first occurrence
-                self.engine.verified(piece)
-                assert self.feeder is not None
-                self.done_bytes += self.feeder.known_length(piece) or 0
+        held = self.engine.held
+        for piece in [piece for piece in pieces if not held[piece]]:
+            self.engine.verified(piece)  # a repeated block: written with its first occurrence
+            assert self.feeder is not None
+            self.done_bytes += self.feeder.known_length(piece) or 0
         if self.total_bytes is None and pieces:
             self.total_bytes = self.done_bytes
         self.swarm.committed(self.copy.id, pieces)

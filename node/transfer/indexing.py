@@ -26,6 +26,9 @@ NODE_POLL_SECONDS = 1.0
 ASK_AT_ONCE = 64
 """Index nodes asked of one peer at a time."""
 
+ENTRIES_AT_ONCE = 8192
+"""Entries that wait for one commit: they cost much more memory than the nodes that name them."""
+
 NODE_SECONDS = 5.0
 """After which a node is asked of another peer."""
 
@@ -208,10 +211,18 @@ def _feed_arrived(
             faults.append((link, fault))
         else:
             keep.append((node_cid, block))
-    if keep:
-        transfers.store.add_nodes(keep)
-        _drain(transfers, walk, cid)
+        if walk.found >= ENTRIES_AT_ONCE:
+            _keep(transfers, walk, cid, keep)
+    _keep(transfers, walk, cid, keep)
     return faults
+
+
+def _keep(transfers: Transfers, walk: Walk, cid: Cid, nodes: list[tuple[Cid, bytes]]) -> None:
+    """Store nodes, which are taken off the list, and what was found in them."""
+    if nodes:
+        transfers.store.add_nodes(nodes)
+        nodes.clear()
+        _drain(transfers, walk, cid)
 
 
 def _drain(transfers: Transfers, walk: Walk, cid: Cid) -> None:

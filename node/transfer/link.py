@@ -22,6 +22,7 @@ from ...wire.ids import Cid
 from ...wire.swarm import (
     BITFIELD_REQUEST,
     MAX_HELLO,
+    PIECE_RUN,
     Bitfield,
     BitfieldRequest,
     Body,
@@ -33,6 +34,7 @@ from ...wire.swarm import (
     IndexRequest,
     NotHave,
     Piece,
+    PieceRun,
     Range,
     Reject,
     Request,
@@ -94,6 +96,7 @@ class Link:
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
         self._nodes_asked: Counter[Cid] = Counter()
         self._refused = 0
+        self._takes_runs = False
         self.lane = Lane(lambda: stream.queued, self.wake)
         self.choking = False
         """We answer none of its requests for now."""
@@ -131,14 +134,15 @@ class Link:
         """Cancel a request; what of it is on its way already is still legal."""
         self.send(Cancel(request_id))
 
-    def may_come(self, request_id: int, piece: int) -> bool:
-        """Return whether a piece may come on this request: once, cancelled or not."""
-        asked = self._asked.get(request_id)
-        if asked is None or piece not in asked:
+    def may_come(self, run: PieceRun) -> bool:
+        """Return whether pieces may come on this request: each once, cancelled or not."""
+        asked = self._asked.get(run.id)
+        pieces = range(run.first, run.first + len(run.lengths))
+        if asked is None or not asked.issuperset(pieces):
             return False
-        asked.discard(piece)
+        asked.difference_update(pieces)
         if not asked:
-            del self._asked[request_id]
+            del self._asked[run.id]
         return True
 
     def ask_chunk(self, chunk: int) -> None:
@@ -161,12 +165,18 @@ class Link:
         self.stream.queue_file(part)
         self._refused = 0
 
-    def send_pieces(self, pieces: Iterable[tuple[int, int, bytes]]) -> None:
-        """Queue small pieces (request id, piece, bytes), one behind the other."""
-        parts: list[bytes] = []
-        for request_id, piece, data in pieces:
-            parts += (encode(Piece(request_id, piece, len(data)), len(data)), data)
-        self.stream.queue(b"".join(parts))
+    def send_pieces(self, request_id: int, first: int, pieces: Sequence[bytes]) -> None:
+        """Queue the bytes of small pieces that follow one another; at most `MAX_PIECE` in all."""
+        size = sum(map(len, pieces))
+        if self._takes_runs:
+            run = PieceRun(request_id, first, tuple(map(len, pieces)))
+            self.stream.queue(b"".join((encode(run, size), *pieces)))
+        else:
+            parts: list[bytes] = []
+            for piece, data in enumerate(pieces, first):
+                parts += (encode(Piece(request_id, piece, len(data)), len(data)), data)
+            self.stream.queue(b"".join(parts))
+        self._refused = 0
 
     def send_node(self, cid: Cid, block: bytes | None) -> None:
         """Queue an index node, or word that it is missing."""
@@ -228,6 +238,7 @@ class Link:
             case Hello() if self.theirs is None:
                 self.theirs = body
                 self.source.tells_again = BITFIELD_REQUEST in body.features
+                self._takes_runs = PIECE_RUN in body.features
                 if self.stream.direction == "out":
                     assert self.swarm is not None
                     check_answer(
@@ -268,21 +279,21 @@ class Link:
         if self._refused > most:
             raise PeerFault("swarm-request-flood")
 
-    def piece_begins(self, piece: Piece) -> memoryview:
-        """Return where a piece's bytes go."""
+    def piece_begins(self, piece: Piece | PieceRun) -> memoryview:
+        """Return where the bytes of pieces go."""
         if not self.greeted or self.swarm is None:
             raise PeerFault("swarm-before-hello", "Piece")
-        return self.swarm.piece_begins(self, piece)
+        return self.swarm.pieces_begin(self, _as_run(piece))
 
-    def piece_bytes(self, piece: Piece, count: int) -> None:
-        """Count bytes of a piece."""
+    def piece_bytes(self, piece: Piece | PieceRun, count: int) -> None:
+        """Count bytes of pieces."""
         assert self.swarm is not None
         self.swarm.piece_bytes(self, count)
 
-    def piece_ends(self, piece: Piece) -> None:
-        """Take a whole piece."""
+    def piece_ends(self, piece: Piece | PieceRun) -> None:
+        """Take whole pieces."""
         assert self.swarm is not None
-        self.swarm.piece_ends(self, piece)
+        self.swarm.pieces_end(self, _as_run(piece))
 
     def node_begins(self, body: IndexNode) -> None:
         """Refuse an index node that was not asked for, before its bytes are kept."""
@@ -313,3 +324,10 @@ class Link:
         self.work.set()
         if self.swarm is not None:
             self.swarm.left(self)
+
+
+def _as_run(piece: Piece | PieceRun) -> PieceRun:
+    """Return a single piece as a run of one."""
+    if isinstance(piece, PieceRun):
+        return piece
+    return PieceRun(piece.id, piece.index, (piece.length,))

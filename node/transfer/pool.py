@@ -55,19 +55,19 @@ class Pool:
         """Give back what a request reserved."""
         self.reserved -= count
 
-    def take(self, length: int) -> memoryview:
-        """Return a buffer of `length` bytes."""
+    def take(self, length: int, pieces: int = 1) -> memoryview:
+        """Return a buffer of `length` bytes, for one piece or several."""
         self.used += length
-        self._out += 1
+        self._out += pieces
         if length <= BIG:
             return memoryview(bytearray(length))
         return _aligned(self._free.pop() if self._free else bytearray(MAX_PIECE + PAGE), length)
 
-    def give(self, view: memoryview) -> None:
+    def give(self, view: memoryview, pieces: int = 1) -> None:
         """Take a buffer back; nobody may use it any more."""
         length = len(view)
         self.used -= length
-        self._out -= 1
+        self._out -= pieces
         if length > BIG and len(self._free) < KEPT_BUFFERS and isinstance(view.obj, bytearray):
             self._free.append(view.obj)
 

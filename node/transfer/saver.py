@@ -17,7 +17,9 @@ import trio
 from blake3 import blake3
 
 from ...storage.errors import DiskFull, StorageError
+from ...storage.model import PIECE_BYTES, PieceTable
 from ...storage.writer import CopyWriter
+from ...swarm.ranges import ranges_of
 from ...wire.ids import BLAKE3
 from ...wire.immutable import immutable
 
@@ -61,18 +63,36 @@ class Place:
     offset: int
 
 
+Part = tuple[int, int, int, memoryview]
+"""A piece, the ordinal of its file, its place there, and its bytes."""
+
+
 @immutable
 class Arrived:
-    """A piece on its way to disk."""
+    """Pieces on their way to disk, in one buffer."""
 
-    places: tuple[Place, ...]
-    """All places with these bytes; the first is the one that was asked for."""
+    table: PieceTable
+    """What the pieces should be, and where they go; the lengths are those that came."""
     data: memoryview
+    """Their bytes, one behind the other."""
     link: Link | None
-    """Who sent it; None = copied here."""
-    digest: bytes | None
-    """To be checked by the writer; None = checked already."""
-    hash_code: int
+    """Who sent them; None = copied here."""
+    repeats: dict[int, tuple[Place, ...]]
+    """Of each piece: further places with the same bytes."""
+    skipped: frozenset[int] = frozenset()
+    """Pieces that are of no use any more."""
+    checked: bool = False
+    """Their hashes are known to be right."""
+
+    def parts(self) -> Iterator[Part]:
+        """Yield those of use, each with its bytes."""
+        table, at = self.table, 0
+        for piece, length in enumerate(table.lengths, table.first):
+            if piece not in self.skipped:
+                index = piece - table.first
+                part = self.data[at : at + length]
+                yield piece, table.files[index], table.offsets[index], part
+            at += length
 
 
 class Saver:
@@ -84,8 +104,8 @@ class Saver:
         commit: Claims pieces in the store (called in its lane).
         written: Told of pieces that are written: they can be read, though a crash may lose them.
         saved: Told of pieces that are claimed durably now.
-        right: Told of a piece whose hash is right (only if `Arrived.digest` was given).
-        wrong: Told of a piece whose hash is wrong (likewise).
+        right: Told of pieces whose hashes were found right (sender, first piece, lengths).
+        wrong: Told of a piece whose hash is wrong (sender, piece, length).
         lost: Told of pieces that could not be written; if the disk is not merely full, `failure`
             says why and no more is written.
         freed: Told that buffers are free again.
@@ -99,8 +119,8 @@ class Saver:
         *,
         written: Callable[[Sequence[int]], None],
         saved: Callable[[Sequence[int]], None],
-        right: Callable[[Arrived], None],
-        wrong: Callable[[Arrived], None],
+        right: Callable[[Link | None, int, Sequence[int]], None],
+        wrong: Callable[[Link | None, int, int], None],
         lost: Callable[[Sequence[int], StorageError], None],
         freed: Callable[[], None],
     ) -> None:
@@ -134,7 +154,7 @@ class Saver:
         return len(self._queue) + self._busy + len(self._batch)
 
     def put(self, arrived: Arrived) -> None:
-        """Take a piece; its buffer goes back to the pool when it is written."""
+        """Take pieces; their buffer goes back to the pool when they are written."""
         self._queue.append(arrived)
         self._waiting_bytes += len(arrived.data)
         if self._waiting_bytes >= WAKE_BYTES:
@@ -212,28 +232,23 @@ class Saver:
 
     def _give(self, item: Arrived) -> None:
         if item.link is not None:
-            self._transfers.pool.give(item.data)
+            self._transfers.pool.give(item.data, item.table.count)
 
     async def _do(self, job: list[Arrived], size: int) -> None:
         self._busy += len(job)
         era = self._era
         done: list[int] = []
-        bad: list[Arrived] = []
-        good: list[Arrived] = []
+        good: list[list[Part]] = []  # of each item
 
         def work() -> None:
             for item in job:
-                if item.digest is not None and digest_of(item.data, item.hash_code) != item.digest:
-                    bad.append(item)
-                    continue
-                good.append(item)
-            for run in _runs(good):
-                first = run[0].places[0]
-                self._writer.write(first.ordinal, first.offset, *(item.data for item in run))
-                done.extend(item.places[0].piece for item in run)
-                for item in run:
-                    for place in item.places[1:]:
-                        self._writer.write(place.ordinal, place.offset, item.data)
+                checked = item.checked
+                good.append([part for part in item.parts() if checked or _is_right(item, part)])
+            self._put_down([part for parts in good for part in parts], done)
+            for item, parts in zip(job, good, strict=True):
+                for piece, _, _, data in parts if item.repeats else ():
+                    for place in item.repeats.get(piece, ()):
+                        self._writer.write(place.ordinal, place.offset, data)
                         done.append(place.piece)
 
         failed: StorageError | None = None
@@ -247,15 +262,15 @@ class Saver:
             for item in job:
                 self._give(item)
         written = set(done)
-        for item in job:
-            if item.digest is not None and item.places[0].piece in written:
-                self._right(item)
-        for item in bad:
-            self._wrong(item)
+        for item, parts in zip(job, good, strict=True):
+            if not item.checked:
+                self._tell(item, parts, written)
         if failed is not None:
-            wrong = {place.piece for item in bad for place in item.places}
-            all_places = [place.piece for item in job for place in item.places]
-            self._lose([p for p in all_places if p not in written and p not in wrong], failed)
+            lost = [part[0] for parts in good for part in parts]
+            for item, parts in zip(job, good, strict=True):
+                for part in parts if item.repeats else ():
+                    lost += [place.piece for place in item.repeats.get(part[0], ())]
+            self._lose([piece for piece in lost if piece not in written], failed)
         if era != self._era:  # a sync that failed meanwhile may have dropped these, too
             self._lose(done, DiskFull("the disk was full"))
         else:
@@ -266,6 +281,31 @@ class Saver:
         if self._batch_bytes >= BATCH_BYTES or (self._draining and not self._queue):
             self._close_batch.set()
         self._freed()
+
+    def _put_down(self, parts: Sequence[Part], done: list[int]) -> None:
+        """Write parts; `done` is told of each piece that is written."""
+        whole: list[Part] = []
+        for run in _runs(parts):
+            piece, ordinal, offset, data = run[0]
+            if len(run) == 1 and not offset and len(data) < PIECE_BYTES:
+                whole.append(run[0])  # a shorter first piece is the last one, too
+                continue
+            self._writer.write(ordinal, offset, *(part[3] for part in run))
+            done += range(piece, piece + len(run))
+        for at in self._writer.write_files([(part[1], part[3]) for part in whole]):
+            done.append(whole[at][0])
+
+    def _tell(self, item: Arrived, good: Sequence[Part], written: set[int]) -> None:
+        """Tell which pieces are right, as far as they were written, and which are wrong."""
+        right = [part[0] for part in good if part[0] in written]
+        lengths, offset = item.table.lengths, item.table.first
+        for first, count in ranges_of(right):
+            self._right(item.link, first, lengths[first - offset : first - offset + count])
+        if len(good) < item.table.count - len(item.skipped):
+            known = {part[0] for part in good}
+            for piece, _, _, data in item.parts():
+                if piece not in known:
+                    self._wrong(item.link, piece, len(data))
 
     def _lose(self, pieces: Sequence[int], error: StorageError) -> None:
         if not isinstance(error, DiskFull):
@@ -306,19 +346,25 @@ class Saver:
             self._busy -= count
 
 
-def _runs(items: Sequence[Arrived]) -> Iterator[list[Arrived]]:
+def _is_right(item: Arrived, part: Part) -> bool:
+    """Return whether a piece has the hash that it should have."""
+    table, piece = item.table, part[0]
+    return digest_of(part[3], table.hash_codes[piece - table.first]) == table.digest(piece)
+
+
+def _runs(parts: Sequence[Part]) -> Iterator[list[Part]]:
     """Put together what is written by one call: pieces that follow one another in a file.
 
     For each call the thread must get the interpreter back, from a trio thread that is never idle.
     """
-    run: list[Arrived] = []
-    end = 0
-    for item in items:
-        place = item.places[0]
-        if run and (run[0].places[0].ordinal, end) != (place.ordinal, place.offset):
+    run: list[Part] = []
+    behind = (0, 0, 0)
+    for part in parts:
+        piece, ordinal, offset, data = part
+        if run and behind != (piece, ordinal, offset):
             yield run
             run = []
-        run.append(item)
-        end = place.offset + len(item.data)
+        run.append(part)
+        behind = (piece + 1, ordinal, offset + len(data))
     if run:
         yield run

@@ -99,10 +99,21 @@ def test_creating_never_opens_what_exists(folder: Folder) -> None:
         with pytest.raises(FileExistsError):
             folder.create(name)
         with pytest.raises(FileExistsError):
+            folder.create_filled(name, b"theirs")
+        with pytest.raises(FileExistsError):
             folder.make_folder(name)
         with pytest.raises(FileExistsError):
             folder.make_link(name, "x")
     assert content_of(folder, "a") == b"mine"
+
+
+def test_a_small_file_is_made_and_read_by_one_call_each(folder: Folder) -> None:
+    made = folder.create_filled("a", memoryview(b"0123456789"))
+    assert made == folder.stat("a")
+    assert (made.kind, made.size) == (FileKind.FILE, 10)
+    assert folder.read_part("a", 2, 3) == (b"234", made)
+    assert folder.read_part("a", 8, 9) == (b"89", made)
+    assert folder.read_part("a", 10, 1) == (b"", made)
 
 
 def test_links_are_never_followed(folder: Folder) -> None:
@@ -116,6 +127,9 @@ def test_links_are_never_followed(folder: Folder) -> None:
     with pytest.raises(OSError, match=r".") as refused:
         folder.folder("to_folder")
     assert refused.value.errno in (errno.ELOOP, errno.ENOTDIR)
+    for name in ("to_file", "to_folder"):
+        with pytest.raises(OSError, match=r"."):
+            folder.read_part(name, 0, 6)
     assert folder.stat("to_file").kind is FileKind.LINK
     assert folder.read_link("to_folder") == "inner"
 
@@ -126,14 +140,22 @@ def test_a_name_is_one_component(folder: Folder, name: str) -> None:
         with pytest.raises(OSError, match=r".") as refused:
             act(name)
         assert refused.value.errno == errno.EINVAL
+    with pytest.raises(OSError, match=r"."):
+        folder.create_filled(name, b"1")
+    with pytest.raises(OSError, match=r"."):
+        folder.read_part(name, 0, 1)
 
 
 def test_only_regular_files_are_opened(folder: Folder) -> None:
     folder.make_folder("inner")
     with pytest.raises(OSError, match=r"."):
         folder.open("inner")
+    with pytest.raises(OSError, match=r"."):
+        folder.read_part("inner", 0, 1)
     with pytest.raises(FileNotFoundError):
         folder.open("nothing")
+    with pytest.raises(FileNotFoundError):
+        folder.read_part("nothing", 0, 1)
 
 
 def test_a_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
@@ -256,6 +278,29 @@ def test_a_power_cut_leaves_what_was_synced() -> None:
     folder = disk.folder(Path("/d"))
     assert folder.names() == ["a"]
     assert content_of(folder, "a") == b"durable"
+
+
+def test_of_a_file_that_does_not_fit_nothing_stays() -> None:
+    disk = MemoryDisk(capacity=6)
+    folder = disk.folder(Path("/d"), create_mode=0o700)
+    with pytest.raises(OSError, match=r".") as refused:
+        folder.create_filled("a", b"12345678")
+    assert refused.value.errno == errno.ENOSPC
+    assert folder.names() == []
+
+
+def test_of_a_file_that_could_not_be_written_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = RealDisk().folder(tmp_path)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=r".") as refused:
+        folder.create_filled("a", b"12345678")
+    assert refused.value.errno == errno.ENOSPC
+    assert folder.names() == []
 
 
 def test_a_full_disk_takes_what_fits() -> None:

@@ -411,3 +411,38 @@ def test_after_a_failed_sync_pieces_are_written_again(
     place = lab.store.copies()[0].place
     memory.crash()
     assert memory.stat(place).size == PIECE
+
+
+def test_small_files_of_several_folders_are_written_together(
+    real_lab: Any, tmp_path: Path, make_content: Any, read_tree: Any
+) -> None:
+    tree = {f"part {part}": {f"{n}": b"%d" % (n + part) for n in range(9)} for part in range(5)}
+    content = make_content({**tree, "top": b"top"})
+    writer = real_lab.begin(content, tmp_path / "out")
+    pieces = list(range(len(content.pieces)))
+    files = [(content.place(one)[0], memoryview(content.pieces[one])) for one in pieces]
+    twice = [*files[:20], files[3], *files[20:], files[-1]]
+    assert list(writer.write_files(twice)) == list(range(len(twice)))
+    assert list(writer.write_files(files[:2])) == [0, 1]
+    writer.sync()
+    real_lab.store.set_bits(real_lab.copy_id(content), pieces)
+    writer.finish()
+    assert read_tree(real_lab.disk, tmp_path / "out") == {**tree, "top": b"top"}
+    assert real_lab.store.check_copy(real_lab.copy_id(content)) == []
+
+
+def test_of_small_files_those_before_the_full_one_are_told(
+    open_lab: Any, make_content: Any
+) -> None:
+    content = make_content({name: name.encode() * 600 for name in "abcd"})
+    lab = open_lab(MemoryDisk())
+    writer = lab.begin(content, Path("/d/out"))
+    lab.disk.capacity = lab.disk.used() + 1500
+    files = [(content.place(one)[0], memoryview(content.pieces[one])) for one in range(4)]
+    told: list[int] = []
+    with pytest.raises(DiskFull):
+        told.extend(writer.write_files(files))
+    assert told == [0, 1]
+    lab.disk.capacity = None
+    lab.write(writer, content, range(4))
+    writer.finish()

@@ -450,3 +450,62 @@ def test_small_pieces_come_in_long_requests(size: int) -> None:
     source.queue = 4000
     asks = list(engine.asks(source, 0.0))
     assert len(asks) <= 4000 // min(1024, 16 * MIB // max(size, 4096)) + 2
+
+
+@given(st.integers(0, 2**20), st.integers(1, 400))
+def test_pieces_that_come_in_runs_count_as_if_they_came_one_by_one(seed: int, pieces: int) -> None:
+    size = 4096
+    memories = Memory(), Memory()
+    engines = [download(pieces, memory, size) for memory in memories]
+    sources = [holder("a"), holder("a")]
+    for engine, source in zip(engines, sources, strict=True):
+        engine.join(source)
+    chance, now = random.Random(seed), 0.0
+    while not engines[0].over:
+        asks = [list(e.asks(s, now)) for e, s in zip(engines, sources, strict=True)]
+        assert [(a.id, a.first, a.count) for a in asks[0]] == [
+            (a.id, a.first, a.count) for a in asks[1]
+        ]
+        for ask in asks[0]:
+            at, end = ask.first, ask.first + ask.count
+            while at < end:
+                now += 0.01
+                count = chance.randint(1, end - at)
+                right = chance.random() < 0.9
+                together, single = engines
+                assert together.useful(at, count) == list(range(at, at + count))
+                assert together.begins(sources[0], ask.id, at, count)
+                together.arrived(sources[0], ask.id, at, now, count)
+                assert together.useful(at, count) == []
+                for piece in range(at, at + count):
+                    assert single.begins(sources[1], ask.id, piece)
+                    single.arrived(sources[1], ask.id, piece, now)
+                for piece in range(at, at + count):
+                    single.verified(piece) if right else single.failed(piece)
+                    if not right:
+                        together.failed(piece)
+                if right:
+                    together.verified(at, count)
+                at += count
+        assert engines[0].held == engines[1].held
+        assert engines[0].left == engines[1].left
+        assert sources[0].outstanding == sources[1].outstanding
+        assert memories[0].reserved == memories[1].reserved
+    assert memories[0].reserved == 0
+
+
+def test_only_so_many_pieces_are_asked_for_as_there_is_memory_for() -> None:
+    engine = download(100, Memory(limit=10 * 4096 + 4095), 4096)
+    source = holder("a")
+    source.queue = 1000
+    started(engine).join(source)
+    asks = list(engine.asks(source, 0.0))
+    assert sum(ask.count for ask in asks) == 10
+
+
+def test_one_call_asks_for_no_more_than_2048_small_pieces() -> None:
+    engine = started(download(40_000, None, 4096))
+    source = holder("a")
+    source.queue = 20_000
+    engine.join(source)
+    assert sum(ask.count for ask in engine.asks(source, 0.0)) == 2048

@@ -34,6 +34,7 @@ from shoal.wire.swarm import (
     IndexRequest,
     NotHave,
     Piece,
+    PieceRun,
     Reject,
     RejectReason,
     Request,
@@ -80,6 +81,12 @@ bodies: st.SearchStrategy[Body] = st.one_of(
     st.builds(IndexNode, cids, st.booleans()),
     st.builds(Request, ids, indexes, st.integers(1, MAX_RUN)),
     st.builds(Piece, ids, indexes, st.integers(1, MAX_PIECE)),
+    st.builds(
+        PieceRun,
+        ids,
+        indexes,
+        st.lists(st.integers(1, 1024), min_size=1, max_size=MAX_RUN).map(tuple),
+    ),
     st.builds(Cancel, ids),
     st.builds(Reject, ids, st.sampled_from(RejectReason)),
     st.just(Choke()),
@@ -89,7 +96,13 @@ bodies: st.SearchStrategy[Body] = st.one_of(
 
 
 def trailing_of(body: Body) -> int:
-    return body.length if isinstance(body, Piece) else 0
+    match body:
+        case Piece():
+            return body.length
+        case PieceRun():
+            return sum(body.lengths)
+        case _:
+            return 0
 
 
 def protobuf_of(frame: bytes) -> bytes:
@@ -146,6 +159,10 @@ def test_a_bent_frame_is_a_fault_of_the_peer_or_within_its_bounds(
         case Piece():
             assert 0 < found.length == trailing <= MAX_PIECE
             assert found.index < MAX_PIECES
+        case PieceRun():
+            assert 0 < len(found.lengths) <= MAX_RUN
+            assert min(found.lengths) > 0
+            assert sum(found.lengths) == trailing <= MAX_PIECE
         case Request():
             assert 0 < found.count <= MAX_RUN
             assert found.first < MAX_PIECES
@@ -176,6 +193,22 @@ HUGE = 2**63 - 1
         ),
         (frame(piece=pb.Piece(id=1, index=MAX_PIECES, length=1), trailing=1), "swarm-piece-index"),
         (frame(piece=pb.Piece(id=1, index=HUGE, length=1), trailing=1), "swarm-piece-index"),
+        (frame(piece_run=pb.PieceRun(id=1, lengths=[2, 3]), trailing=4), "swarm-piece-length"),
+        (
+            frame(piece_run=pb.PieceRun(id=1, lengths=[MAX_PIECE, 1]), trailing=MAX_PIECE + 1),
+            "swarm-piece-length",
+        ),
+        (frame(piece_run=pb.PieceRun(id=1, lengths=[2**32 - 1])), "swarm-piece-length"),
+        (frame(piece_run=pb.PieceRun(id=1)), "swarm-piece-run"),
+        (frame(piece_run=pb.PieceRun(id=1, lengths=[4, 0]), trailing=4), "swarm-piece-run"),
+        (
+            frame(piece_run=pb.PieceRun(id=1, lengths=[1] * (MAX_RUN + 1)), trailing=MAX_RUN + 1),
+            "swarm-piece-run",
+        ),
+        (
+            frame(piece_run=pb.PieceRun(id=1, first=MAX_PIECES, lengths=[1]), trailing=1),
+            "swarm-piece-index",
+        ),
         (frame(request=pb.Request(id=1, first=0, count=0)), "swarm-request"),
         (frame(request=pb.Request(id=1, first=0, count=MAX_RUN + 1)), "swarm-request"),
         (frame(request=pb.Request(id=1, first=HUGE, count=1)), "swarm-piece-index"),

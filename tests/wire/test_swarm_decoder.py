@@ -30,6 +30,7 @@ from shoal.wire.swarm import (
     Hello,
     IndexNode,
     Piece,
+    PieceRun,
     Reject,
     RejectReason,
     Request,
@@ -38,6 +39,10 @@ from shoal.wire.swarm import (
 from shoal.wire.swarm_decoder import FrameDecoder
 
 NODE = Cid(0x70, b"\x12\x20" + hashlib.sha256(b"node").digest())
+
+
+def size_of(piece: Piece | PieceRun) -> int:
+    return piece.length if isinstance(piece, Piece) else sum(piece.lengths)
 
 
 @dataclass
@@ -52,17 +57,17 @@ class Log:
     def frame(self, body: Body) -> None:
         self.told.append(body)
 
-    def piece_begins(self, piece: Piece) -> memoryview:
-        self.arriving = bytearray(piece.length)
+    def piece_begins(self, piece: Piece | PieceRun) -> memoryview:
+        self.arriving = bytearray(size_of(piece))
         self.counted = 0
         return memoryview(self.arriving)
 
-    def piece_bytes(self, piece: Piece, count: int) -> None:
+    def piece_bytes(self, piece: Piece | PieceRun, count: int) -> None:
         assert count > 0
         self.counted += count
 
-    def piece_ends(self, piece: Piece) -> None:
-        assert self.counted == piece.length
+    def piece_ends(self, piece: Piece | PieceRun) -> None:
+        assert self.counted == size_of(piece)
         self.told.append((piece, bytes(self.arriving)))
 
     def node_begins(self, body: IndexNode) -> None:
@@ -98,6 +103,14 @@ pieces = st.builds(
     st.integers(0, 9),
     st.binary(min_size=1, max_size=300),
 )
+runs = st.builds(
+    lambda number, some: (
+        one(PieceRun(number, 5, tuple(map(len, some))), b"".join(some)),
+        (PieceRun(number, 5, tuple(map(len, some))), b"".join(some)),
+    ),
+    st.integers(0, 9),
+    st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=200),
+)
 nodes = st.binary(max_size=300).map(
     lambda block: (one(IndexNode(NODE), block), (IndexNode(NODE), block))
 )
@@ -109,7 +122,7 @@ plain_with_trailing = st.binary(min_size=1, max_size=300).map(
     lambda data: (one(Have(((0, 5),)), data), Have(((0, 5),)))
 )
 unknown = st.binary(max_size=300).map(lambda data: (unknown_frame(data), None))
-frames = st.lists(st.one_of(pieces, nodes, plain, plain_with_trailing, unknown), max_size=12)
+frames = st.lists(st.one_of(pieces, runs, nodes, plain, plain_with_trailing, unknown), max_size=12)
 
 
 def feed(decoder: FrameDecoder, parts: Iterable[bytes]) -> None:
@@ -147,7 +160,7 @@ def test_frames_arrive_whole_byte_by_byte(sent: list[tuple[bytes, object]]) -> N
     assert log.told == [told for _, told in sent if told is not None]
 
 
-@given(st.one_of(pieces, nodes, plain, plain_with_trailing, unknown), st.data())
+@given(st.one_of(pieces, runs, nodes, plain, plain_with_trailing, unknown), st.data())
 def test_an_end_inside_a_frame_is_told_as_such(
     sent: tuple[bytes, object], data: st.DataObject
 ) -> None:
@@ -159,7 +172,9 @@ def test_an_end_inside_a_frame_is_told_as_such(
     decoder.ended(None)
 
     assert log.told[-1] == ("ended", "the peer ended the stream inside a frame")
-    assert not any(isinstance(told, tuple) and isinstance(told[0], Piece) for told in log.told)
+    assert not any(
+        isinstance(told, tuple) and isinstance(told[0], Piece | PieceRun) for told in log.told
+    )
 
 
 def test_a_reason_for_the_end_is_handed_on() -> None:
@@ -243,7 +258,7 @@ def test_what_trails_an_unknown_frame_is_skipped_without_being_kept() -> None:
 
 def test_a_fault_of_the_receiver_ends_the_feeding() -> None:
     class Refusing(Log):
-        def piece_begins(self, piece: Piece) -> memoryview:
+        def piece_begins(self, piece: Piece | PieceRun) -> memoryview:
             raise PeerFault("swarm-unasked")
 
     with pytest.raises(PeerFault, match="swarm-unasked"):

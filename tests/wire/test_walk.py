@@ -256,6 +256,20 @@ def test_nodes_that_were_dropped_are_asked_for_again(monkeypatch: pytest.MonkeyP
 # Bounds
 
 
+def test_a_large_folder_is_let_go_of_when_it_was_walked_and_asked_for_when_it_comes_again() -> None:
+    large = {f"{number:03}": 1 for number in range(400)}
+    made = Made({"a": large, "b": large, "c": 1})
+    walk, questions = Walk(made.built.cid), 0
+    entries: list[Entry] = []
+    while not walk.over:
+        for cid in walk.wanted():
+            questions += 1
+            walk.feed(cid, made.nodes[cid])
+        entries += walk.drain()
+    assert questions == 3  # the root, and the folder for each time that it occurs
+    assert len(entries) == 804
+
+
 def doubling(levels: int) -> tuple[Cid, dict[Cid, bytes]]:
     nodes: dict[Cid, bytes] = {}
     built = ONE

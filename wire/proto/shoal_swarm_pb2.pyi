@@ -95,6 +95,16 @@ class Piece(_message.Message):
     length: int
     def __init__(self, id: _Optional[int] = ..., index: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
+class PieceRun(_message.Message):
+    __slots__ = ("id", "first", "lengths")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    first: int
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, id: _Optional[int] = ..., first: _Optional[int] = ..., lengths: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class Cancel(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -124,7 +134,7 @@ class Unchoke(_message.Message):
     def __init__(self) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "bitfield", "have", "not_have", "index_request", "index_node", "request", "piece", "cancel", "reject", "choke", "unchoke", "bitfield_request", "trailing")
+    __slots__ = ("hello", "bitfield", "have", "not_have", "index_request", "index_node", "request", "piece", "cancel", "reject", "choke", "unchoke", "bitfield_request", "piece_run", "trailing")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     BITFIELD_FIELD_NUMBER: _ClassVar[int]
     HAVE_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +148,7 @@ class Frame(_message.Message):
     CHOKE_FIELD_NUMBER: _ClassVar[int]
     UNCHOKE_FIELD_NUMBER: _ClassVar[int]
     BITFIELD_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PIECE_RUN_FIELD_NUMBER: _ClassVar[int]
     TRAILING_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     bitfield: Bitfield
@@ -152,5 +163,6 @@ class Frame(_message.Message):
     choke: Choke
     unchoke: Unchoke
     bitfield_request: BitfieldRequest
+    piece_run: PieceRun
     trailing: int
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bitfield: _Optional[_Union[Bitfield, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., not_have: _Optional[_Union[NotHave, _Mapping]] = ..., index_request: _Optional[_Union[IndexRequest, _Mapping]] = ..., index_node: _Optional[_Union[IndexNode, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., piece: _Optional[_Union[Piece, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., choke: _Optional[_Union[Choke, _Mapping]] = ..., unchoke: _Optional[_Union[Unchoke, _Mapping]] = ..., bitfield_request: _Optional[_Union[BitfieldRequest, _Mapping]] = ..., trailing: _Optional[int] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., bitfield: _Optional[_Union[Bitfield, _Mapping]] = ..., have: _Optional[_Union[Have, _Mapping]] = ..., not_have: _Optional[_Union[NotHave, _Mapping]] = ..., index_request: _Optional[_Union[IndexRequest, _Mapping]] = ..., index_node: _Optional[_Union[IndexNode, _Mapping]] = ..., request: _Optional[_Union[Request, _Mapping]] = ..., piece: _Optional[_Union[Piece, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., reject: _Optional[_Union[Reject, _Mapping]] = ..., choke: _Optional[_Union[Choke, _Mapping]] = ..., unchoke: _Optional[_Union[Unchoke, _Mapping]] = ..., bitfield_request: _Optional[_Union[BitfieldRequest, _Mapping]] = ..., piece_run: _Optional[_Union[PieceRun, _Mapping]] = ..., trailing: _Optional[int] = ...) -> None: ...
