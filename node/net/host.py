@@ -97,6 +97,7 @@ class Host:
             self.peerstore,
             self.dials,
             existing=self._roster.get,
+            limited=self._roster.limited,
             ours=self.told_addrs,
             make=self.maker.dial,
             can_dial=self.maker.can_dial,

@@ -33,6 +33,12 @@ def _relay(addr: Multiaddr) -> PeerId | None:
     return parts[1] if parts is not None else None
 
 
+def _met_lately(limited: Connection, addr: Multiaddr) -> bool:
+    """Return whether an address leads over the relay where the peer was met a moment ago."""
+    same = _relay(without_peer(addr)) == _relay(limited.remote)
+    return same and limited.age < LIMITED_AGAIN_SECONDS
+
+
 class Reach:
     """Finds addresses and dials them.
 
@@ -41,6 +47,7 @@ class Reach:
         peerstore: Where addresses of peers stand.
         dials: Back-off and limits.
         existing: The connection to use for a peer, if there is one.
+        limited: Those with a peer over relays that carry no content.
         ours: Our own addresses; they are never dialled for a peer.
         make: Dials one address and upgrades the connection.
         can_dial: Says what can be dialled.
@@ -53,6 +60,7 @@ class Reach:
         dials: DialBook,
         *,
         existing: Callable[[PeerId], Connection | None],
+        limited: Callable[[PeerId], list[Connection]],
         ours: Callable[[], Iterable[Multiaddr]],
         make: Callable[[Multiaddr, PeerId | None], Awaitable[Connection]],
         can_dial: Callable[[Multiaddr], bool],
@@ -61,6 +69,7 @@ class Reach:
         self._peerstore = peerstore
         self._dials = dials
         self._existing = existing
+        self._limited = limited
         self._ours = ours
         self._make = make
         self._can_dial = can_dial
@@ -84,7 +93,7 @@ class Reach:
                 good = better is None or (existing is not None and existing.path < better)
                 if existing is not None and good and not (carrying and existing.limited):
                     return existing
-                return await self._dial_peer(peer, given, force, better, carrying, existing)
+                return await self._dial_peer(peer, given, force, better, carrying)
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._dialling.pop(peer, None)
@@ -96,7 +105,6 @@ class Reach:
         force: bool,
         better: Path | None,
         carrying: bool,
-        existing: Connection | None,
     ) -> Connection:
         ours = set(self._ours())
         known = [*given, *await self._resolved(self._peerstore.addrs(peer))]
@@ -112,10 +120,9 @@ class Reach:
                 failures.append((str(addr), f"tried lately, again in {wait:.0f} s"))
             else:
                 due.append((addr, pause))
-        met = existing if existing is not None and existing.limited else None
-        if met is not None and met.age < LIMITED_AGAIN_SECONDS:
-            due = [pair for pair in due if _relay(pair[0]) != _relay(met.remote)]
-            failures.append((str(met.remote), NO_CONTENT))
+        for limited in self._limited(peer):
+            due = [pair for pair in due if not _met_lately(limited, pair[0])]
+            failures.append((str(limited.remote), NO_CONTENT))
         due = self._once_a_relay(due)
         connection = await self._first(due, peer, failures, [], carrying=carrying)
         if connection is None:
@@ -137,6 +144,8 @@ class Reach:
         existing = self._existing(expected) if expected is not None else None
         if existing is not None and not existing.limited:
             return existing
+        if expected is not None and any(_met_lately(c, addr) for c in self._limited(expected)):
+            raise Unreachable(str(expected), [(str(addr), NO_CONTENT)])
         try:
             found = await self._transport.resolve(without_peer(addr))
         except OSError as error:

@@ -48,6 +48,10 @@ class Roster:
         preferred = "out" if self._own < peer else "in"
         return min(usable, key=lambda c: (c.limited, c.path, c.direction != preferred, c.opened_at))
 
+    def limited(self, peer: PeerId) -> list[Connection]:
+        """Return the connections with a peer over relays that carry no content."""
+        return [c for c in self._by_peer.get(peer, ()) if c.usable and c.limited]
+
     def add(self, connection: Connection) -> None:
         """Take a new connection."""
         self._by_peer.setdefault(connection.peer_id, []).append(connection)
