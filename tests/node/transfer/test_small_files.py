@@ -102,6 +102,7 @@ async def test_a_run_of_small_files_is_sent_in_frames_that_the_peer_knows(
     with trio.fail_after(60):
         while len(came) < 53:
             body, block = await wire.receive()
+            lengths: tuple[int, ...]
             match body:
                 case Piece():
                     lengths, first = (body.length,), body.index
