@@ -33,18 +33,18 @@ def a_town(folder: Path) -> Iterator[Town]:
             town.close()
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab for the tests of one file."""
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab of its own."""
     if WHY:
         pytest.skip(WHY)
-    with a_lab(tmp_path_factory.mktemp("lab")) as lab:
+    with a_lab(tmp_path) as lab:
         yield lab
 
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """The same with the nodes of others in it."""
+    """A lab with the nodes of others in it, for the tests of one file."""
     if WHY:
         pytest.skip(WHY)
     with a_town(tmp_path_factory.mktemp("town")) as town:

@@ -111,6 +111,7 @@ async def test_the_getters_address_changes(pair: Pair) -> None:
     print(f"the getter moved: {got.complete['seconds']:.0f} s")
 
 
+@pytest.mark.long
 async def test_the_sharers_address_changes(pair: Pair) -> None:
     async def move() -> None:
         await trio.to_thread.run_sync(_move, pair.sharer.machine)
