@@ -102,6 +102,19 @@ async def test_the_kind_of_nat_is_seen_and_told(
     assert alice.nat.reachability == bob.nat.reachability == "private"
 
 
+async def test_a_kind_of_nat_that_becomes_known_is_a_change(
+    autojump_clock: object, world: World, make_peer: MakePeer
+) -> None:
+    """Though nobody tests addresses here, and none of ours is another one."""
+    others = [await make_peer(f"public{number}", serve=False) for number in range(3)]
+    hidden = await make_peer("hidden", behind=router(world, "hidden", "symmetric"), serve=False)
+    await join(hidden, others)
+    await until(lambda: hidden.nat.mapping == "endpoint-dependent")
+    await trio.sleep(5)
+    assert hidden.changes
+    assert {state for state, _ in hidden.changes} == {"unknown"}
+
+
 async def test_who_was_invited_is_the_client_of_the_punched_connection(
     autojump_clock: object, world: World, make_peer: MakePeer
 ) -> None:
