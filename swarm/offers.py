@@ -164,7 +164,7 @@ class Offers:
         return found
 
     def _again(self, peer: _Peer, ignored: bool, starves: bool) -> list[int]:
-        """Offer what was sent to nobody, though it was offered; what was only if there is no more."""
+        """Offer what was sent to nobody, though offered; what was only if there is no more."""
         left = ~peer.offered
         new = left & ~self._out
         under_way = zeros(self._pieces)
