@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -49,7 +50,7 @@ def ratio(wanted: Scenario, seed: int) -> float:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_small_crowd_on_slow_lines_comes_near_to_the_bound(seed: int) -> None:
     """Kumar & Ross 2006: T = max(F / d, F / u_seed, L F / (u_seed + L u))."""
-    assert 1.0 <= ratio(scenario(12, 192, 32 << 10, neighbours=12), seed) <= 1.25
+    assert 1.0 <= ratio(scenario(12, 128, 32 << 10, neighbours=12), seed) <= 1.25
 
 
 def test_nobody_completes_faster_than_the_slowest_line_lets_it() -> None:
@@ -114,29 +115,26 @@ def test_the_same_seed_gives_the_same_digest_whatever_the_hash_seed() -> None:
 
 
 def test_a_picker_without_rarity_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = scenario(12, 64, 64 << 10, neighbours=12)
+    wanted = scenario(16, 32, 64 << 10, neighbours=16)
     right = ratio(wanted, 1)
     monkeypatch.setattr(
         Picker,
         "_choose",
-        lambda self, source, offers, most: (
-            offers[0][0].first + offers[0][1].find(1),
-            1,
-        ),
+        lambda self, source, offers, most: (offers[0][0].first + offers[0][1].find(1), 1),
     )
-    assert ratio(wanted, 1) > max(right + 0.1, 1.25)
+    assert ratio(wanted, 1) > 1.15 * right
 
 
 def test_a_choker_that_never_rotates_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = scenario(12, 64, 64 << 10, neighbours=12)
-    right = ratio(wanted, 1)
+    wanted = scenario(12, 32, 64 << 10, neighbours=12)
+    right = run(wanted, 1).summary["bound"]
+    assert isinstance(right, float)
+    wanted = replace(wanted, duration=4 * right)
+    assert run(wanted, 1).summary["ratio"] is not None
     monkeypatch.setattr(Slots, "_is_over", lambda *_: False)
     monkeypatch.setattr(Slots, "_is_active", lambda *_: True)
-    wrong = Scenario(
-        wanted.name, wanted.tier, wanted.nodes, 5000.0, links=wanted.links, swarm=wanted.swarm
-    )
-    result = run(wrong, 1)
-    assert result.summary["ratio"] is None or ratio(wanted, 1) > right + 0.1
+    wrong = run(wanted, 1).summary
+    assert wrong["ratio"] is None  # who has no slot when the line proves slow never gets one
 
 
 @pytest.mark.long
