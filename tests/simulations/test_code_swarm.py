@@ -126,15 +126,11 @@ def test_a_picker_without_rarity_is_found_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_choker_that_never_rotates_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = scenario(12, 32, 64 << 10, neighbours=12)
-    right = run(wanted, 1).summary["bound"]
-    assert isinstance(right, float)
-    wanted = replace(wanted, duration=4 * right)
-    assert run(wanted, 1).summary["ratio"] is not None
-    monkeypatch.setattr(Slots, "_is_over", lambda *_: False)
-    monkeypatch.setattr(Slots, "_is_active", lambda *_: True)
-    wrong = run(wanted, 1).summary
-    assert wrong["ratio"] is None  # who has no slot when the line proves slow never gets one
+    wanted = replace(scenario(12, 32, 64 << 10, neighbours=12), duration=500.0)
+    right = ratio(wanted, 1)
+    monkeypatch.setattr(Slots, "take_turns", lambda *_: ([], []))
+    wrong = run(wanted, 1).summary["ratio"]
+    assert wrong is None or (isinstance(wrong, float) and wrong > 1.15 * right)
 
 
 @pytest.mark.long
