@@ -178,11 +178,22 @@ class Dealer:
     # Requests
 
     def asked(self, link: DealtLink, request: Request, now: float) -> bool:
-        """Return whether a peer's request is answered; if not, it is choked and rejected."""
-        answered = self._has_slot(link, request, now)
-        if not answered:
+        """Return whether a peer's request is answered; if not, it is rejected."""
+        if not self._has_slot(link, request, now):
             link.send(Reject(request.id, RejectReason.CHOKED))
-        return answered
+            return False
+        if self._offers is not None:
+            name = link.source.name
+            if self._offers.hides(name, request.first, request.count):
+                link.send(Reject(request.id, RejectReason.NOT_HELD))
+                return False
+            taken = self._offers.asked(name, request.first, request.count, now)
+            for other in self._swarm.dealt_links() if taken else ():
+                if other.source.name in taken:
+                    other.send(NotHave(tuple(ranges_of(taken[other.source.name]))))
+                    self._offer(other, now)
+            self._offer(link, now)
+        return True
 
     def _has_slot(self, link: DealtLink, request: Request, now: float) -> bool:
         name = link.source.name
@@ -193,13 +204,6 @@ class Dealer:
             self._choke(link)
             self._wake()
             return False
-        if self._offers is not None:
-            taken = self._offers.asked(name, request.first, request.count, now)
-            for other in self._swarm.dealt_links() if taken else ():
-                if other.source.name in taken:
-                    other.send(NotHave(tuple(ranges_of(taken[other.source.name]))))
-                    self._offer(other, now)
-            self._offer(link, now)
         return True
 
     def sent(self, link: DealtLink, piece: int, count: int, now: float) -> None:
@@ -249,7 +253,9 @@ class Dealer:
     def _choke(self, link: DealtLink) -> None:
         link.choking = True
         if self._offers is not None:
-            self._offers.choked(link.source.name)
+            lost = self._offers.choked(link.source.name)
+            if lost:
+                link.send(NotHave(tuple(ranges_of(lost))))
         link.send(Choke())
         if link.upload is not None:
             # Behind the choke: a downloader has forgotten them by then and counts no refusals.

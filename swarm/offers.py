@@ -131,13 +131,23 @@ class Offers:
             if not peer.bits.has(piece):
                 peer.sent.add(piece)
 
-    def choked(self, name: str) -> None:
-        """A peer gets nothing for now: others may be offered what it was."""
+    def choked(self, name: str) -> list[int]:
+        """A peer gets nothing for now; return what it is not to be offered any more."""
         peer = self._peers.get(name)
-        if peer is not None:
-            self._fresh[list(peer.open | peer.asked)] = 1
-            peer.asked.clear()
-            peer.open.clear()
+        if peer is None:
+            return []
+        lost = sorted(piece for piece in peer.open | peer.asked if not peer.bits.has(piece))
+        peer.asked.clear()
+        peer.open.clear()
+        if lost:
+            self._fresh[lost] = 1
+            peer.offered[lost] = 0
+        return lost
+
+    def hides(self, name: str, first: int, count: int) -> bool:
+        """Return whether nothing of a run is offered to a peer (any more)."""
+        peer = self._peers.get(name)
+        return peer is not None and not peer.offered[first : first + count].any()
 
     def next(self, name: str, now: float) -> list[int]:
         """Return pieces to offer to a peer now."""
@@ -164,7 +174,7 @@ class Offers:
         return found
 
     def _again(self, peer: _Peer, ignored: bool, starves: bool) -> list[int]:
-        """Offer what was sent to nobody, though it was offered; what was only if there is no more."""
+        """Offer what was sent to nobody, though offered; what was only if there is no more."""
         left = ~peer.offered
         new = left & ~self._out
         under_way = zeros(self._pieces)

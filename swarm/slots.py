@@ -1,10 +1,10 @@
 """Whom to serve: upload slots for one content, by reciprocity, need and turns.
 
 A plain object. Up to eight peers that want something are served at once (design: section 5), on a
-slow line only so many as it can keep busy; while there are no more of them, nobody is choked. Beyond
-that they take turns: a turn is over when a peer has got its share, when it asks for nothing, or
-after a while. The next turn goes to those in turn who have given most to us, who hold least, and who
-have waited longest.
+slow line only so many as it can keep busy; while there are no more of them, nobody is choked.
+Beyond that they take turns: a turn is over when a peer has got its share, when it asks for nothing,
+or after a while. The next turn goes to those in turn who have given most to us, who hold least, and
+who have waited longest.
 """
 
 from __future__ import annotations

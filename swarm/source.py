@@ -29,7 +29,7 @@ SILENT_SECONDS = 1.0
 SILENT_BYTES = 4 * 65536
 SILENT_PIECES = 3
 """A peer that sends nothing for 1 s, or for as long as four frames or three pieces take it, while
-others send is late with all that it was asked for. (On a slow line it sends others theirs first.)"""
+others send is late with all that it was asked for. (A slow line sends others theirs first.)"""
 
 FIRST_PROBE_SECONDS = 4.0
 LONGEST_PROBE_SECONDS = 60.0

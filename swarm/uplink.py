@@ -36,7 +36,7 @@ MEMORY: Final = 0.5
 STILL_SECONDS: Final = 0.5
 STILL_BYTES: Final = 128 << 10
 """A stream of which nothing has left for so long, or for as long as the line takes for so many
-bytes of each stream, is not waited for. (Twice what a connection seals at a time on a slow line.)"""
+bytes of each stream, is not waited for. (Twice what a connection seals at a time on slow lines.)"""
 
 QUICK_RATE: Final = 8e6
 """Bytes a second that are not all that the line can carry, but enough to let streams be."""
@@ -144,9 +144,9 @@ class Uplink:
         self._grants += 1
         if not lane.queued():
             lane.moved_at = now
-        if all(other is lane for other in self._busy):
-            if self._from < 0 or now > self._from + IDLE_SECONDS:
-                self._from, self._gone, self._broke = now, self._sent, False
+        alone = all(other is lane for other in self._busy)
+        if alone and (self._from < 0 or now > self._from + IDLE_SECONDS):
+            self._from, self._gone, self._broke = now, self._sent, False
         lane.sent += count
         self._sent += count
         self._busy[lane] = None

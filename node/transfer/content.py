@@ -44,7 +44,7 @@ SMALL_BYTES = 1 << 20
 """Small pieces that one call in a worker thread reads, and their bytes."""
 
 UPLINK_SECONDS = 0.5
-"""How often a link that waits for the line looks again: a stream that does not move wakes nobody."""
+"""How often a link that waits for the line looks again: a stream that stands wakes nobody."""
 
 TELL_SECONDS = 0.1
 """Pieces that are written within so long are told together."""

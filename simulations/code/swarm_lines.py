@@ -1,8 +1,8 @@
 """Access lines and the ways between them: who sends how much when.
 
-An uplink carries segments, one after the other, of all ways that have something to send, in turn (as
-one TCP connection to each peer does); a downlink carries what arrives in that order. On a way bytes
-keep their order, and at most a window of them is not yet arrived.
+An uplink carries segments, one after the other, of all ways that have something to send, in turn
+(as one TCP connection to each peer does); a downlink carries what arrives in that order. On a way
+bytes keep their order, and at most a window of them is not yet arrived.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A peer of a simulated swarm: the shipped download and upload rules, without a node around them."""
+"""A peer of a simulated swarm: the shipped download and upload rules without a node around them."""
 
 from __future__ import annotations
 
@@ -141,6 +141,9 @@ class Peer:
         self.given: dict[str, int] = {}
         self.arrived_at = 0.0
         self.completed_at: float | None = None
+        self.leaves = False
+        """It leaves when it is done."""
+        self.departed = False
         self.store: list[bytes | None] = [None] * content.pieces if content.data else []
         self._events = events
         self._chance = chance
@@ -195,8 +198,9 @@ class Peer:
         self.links[link.other.name] = link
         self.dealer.joined(link, self._events.now)
 
-    def gone(self) -> None:
+    def depart(self) -> None:
         """Leave the swarm."""
+        self.departed = True
         for link in list(self.links.values()):
             link.way.close()
             link.mirror.way.close()
@@ -261,7 +265,9 @@ class Peer:
     def _piece(self, link: Link, piece: Piece, part: Part, now: float) -> None:
         engine = self.engine
         if engine is None or not self.fetching:
-            self.wasted += piece.length if part.last else 0
+            if part.last:
+                self.received += piece.length
+                self.wasted += piece.length
             return
         if part.first:
             engine.begins(link.source, piece.id, piece.index)
@@ -310,6 +316,8 @@ class Peer:
             self.completed_at = self._events.now
             self._note(self._events.now, "done", self.name)
             self.engine.close()
+            if self.leaves:
+                self._events.after(0.0, self.depart)
 
     # Asking
 
