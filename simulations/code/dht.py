@@ -27,9 +27,6 @@ from .dht_results import Lookups, edges_of, summary_of
 from .dht_tables import KeyOrder, any_of, fill_from, fill_randomly
 from .dht_walk import Walk, hops_of
 
-if TYPE_CHECKING:
-    pass
-
 PORT: Final = 4071
 JOIN_EVERY: Final = 0.05
 """Seconds between two nodes that join, when all of them really do."""
