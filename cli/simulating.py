@@ -40,13 +40,12 @@ def perform(settings: Settings, work: Work) -> int:
                 )
             return work(output)
         except OSError as error:
-            known: ShoalError | None = DiskError(str(error))
+            known: ShoalError = DiskError(str(error))
         except (ShoalError, ValueError) as error:
-            known = translate(error)
-            if known is None and _is_of_ours(error):
-                known = UsageError(str(error))
-            if known is None:
+            ours = UsageError(str(error)) if _is_of_ours(error) else translate(error)
+            if ours is None:
                 raise
+            known = ours
         output.event(Failure(known.code, known.message))
         return known.code
 

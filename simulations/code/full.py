@@ -22,7 +22,7 @@ from ..link import Link
 from ..network import Place
 from ..randomness import SeededRandom
 from ..scenario.model import Fault, Scenario
-from ..scenario.result import EDGES, LOOKUPS, Result, Value
+from ..scenario.result import EDGES, LOOKUPS, Column, Result, Value
 from ..world import World
 from ..world import run as run_world
 from .dht import Lookups, summary_of
@@ -240,7 +240,7 @@ class FullRun:
         }
         for group in sorted(set(rows.group)):
             summary.update(summary_of(rows, group, hops=False))
-        tables = {
+        tables: dict[str, dict[str, Column]] = {
             LOOKUPS: {
                 "hops": rows.hops,
                 "rpcs": rows.rpcs,
@@ -254,7 +254,7 @@ class FullRun:
         kept = {name: table for name, table in tables.items() if not wanted or name in wanted}
         return Result(self.scenario, self.seed, network.trace.digest, summary, kept)
 
-    def _edges(self, alive: Sequence[Machine]) -> dict[str, list[int]]:
+    def _edges(self, alive: Sequence[Machine]) -> dict[str, Column]:
         index = {machine.node.peer_id: at for at, machine in enumerate(self.machines)}
         pairs = [
             (index[machine.node.peer_id], index[row.peer_id])

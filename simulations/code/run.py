@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+
 from ..scenario import support
 from ..scenario.model import Scenario
 from ..scenario.result import Result
@@ -26,9 +29,8 @@ def run(scenario: Scenario, seed: int, snapshot: Snapshot | None = None) -> Resu
 
         return full.run(scenario, seed)
     if scenario.swarm.pieces:
-        from . import swarm
-
-        return swarm.run(scenario, seed)
+        runner: Callable[[Scenario, int], Result] = import_module(".swarm", __package__).run
+        return runner(scenario, seed)
     from . import dht
 
     if snapshot is None and scenario.dht.tables == "grown":

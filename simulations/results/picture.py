@@ -52,10 +52,12 @@ def draw_network(axes: Axes, run: Result) -> None:
     )
     size = float(np.clip(4000.0 / count, 3.0, 40.0))
     done = np.isfinite(times)
-    axes.scatter(*place[~done].T, s=size, color="#d1495b" if table else "#1f6fb4", zorder=3)
+    x, y = place[~done].T
+    axes.scatter(x, y, s=size, color="#d1495b" if table else "#1f6fb4", zorder=3)
     if done.any():
         norm = Normalize(float(times[done].min()), float(times[done].max()))
-        axes.scatter(*place[done].T, s=size, c=times[done], cmap="viridis", norm=norm, zorder=3)
+        x, y = place[done].T
+        axes.scatter(x, y, s=size, c=times[done], cmap="viridis", norm=norm, zorder=3)
         bar = axes.figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, shrink=0.6, pad=0.02)
         bar.set_label("had everything at, s")
     some = len(chosen) < len(source)

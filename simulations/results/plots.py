@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ..scenario.result import (
@@ -24,6 +25,7 @@ from ..scenario.result import (
     RECORDS,
     TRAFFIC,
     UTILISATION,
+    Column,
     Result,
 )
 from .picture import draw_network
@@ -43,7 +45,7 @@ MOST_STEPS: Final = 600
 MOST_HOPS: Final = 40
 """Bars of a histogram."""
 
-STYLE: Final = {
+STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "shoal",  # the same plot is the same text
     "svg.fonttype": "none",
     "font.size": 9.0,
@@ -71,7 +73,7 @@ def figures(runs: Runs) -> list[tuple[str, str]]:
                 continue
             figure = Figure(figsize=(WIDTH, WIDTH if square else HEIGHT), layout="constrained")
             draw(figure.add_subplot(), having)
-            found.append((caption, _svg(figure, table)))
+            found.append((caption, _svg(figure, draw.__name__)))
     return found
 
 
@@ -108,7 +110,7 @@ def _unit(longest: float) -> tuple[float, str]:
     return 1.0, "s"
 
 
-def _thin(values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+def _thin(values: Column) -> NDArray[np.float64]:
     array = np.asarray(values, float)
     return array[:: max(1, len(array) // MOST_STEPS)]
 
@@ -124,7 +126,7 @@ def hops(axes: Axes, runs: Runs) -> None:
         bars = axes.bar(at, shares, width, color=_colour(number), label=label)
         if len(runs) == 1:
             axes.bar_label(bars, [f"{s:.1f}" if s >= 0.05 else "" for s in shares], fontsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="hops", ylabel="lookups, %")
     axes.grid(axis="x", visible=False)
     _legend(axes, len(runs))
@@ -237,7 +239,7 @@ def availability(axes: Axes, runs: Runs) -> None:
         table = run.tables[AVAILABILITY]
         time = _thin(np.asarray(table["time"], float)) / length
         few = "rarest piece" if len(runs) == 1 else f"{label}, rarest piece"
-        least, mean = _thin(table["least"]), _thin(table["mean"])  # type: ignore[arg-type]
+        least, mean = _thin(table["least"]), _thin(table["mean"])
         axes.plot(time, least, color=_colour(number), label=few)
         if len(runs) == 1:
             axes.plot(time, mean, color=_colour(1), label="mean of all pieces")
@@ -254,9 +256,9 @@ def records(axes: Axes, runs: Runs) -> None:
     lowest = 100.0
     for number, (label, run) in enumerate(runs.items()):
         table = run.tables[RECORDS]
-        alive = 100 * _thin(table["alive"])  # type: ignore[arg-type]
+        alive = 100 * _thin(table["alive"])
         lowest = min(lowest, float(alive.min()))
-        time = _thin(table["time"]) / length  # type: ignore[arg-type]
+        time = _thin(table["time"]) / length
         axes.plot(time, alive, color=_colour(number), label=label)
     axes.set(xlabel=name, ylabel="records found, %", ylim=(min(99.0, lowest - 1), 100.2))
     _legend(axes, len(runs))
@@ -267,8 +269,8 @@ def traffic(axes: Axes, runs: Runs) -> None:
     length, name = _unit(max(float(run.tables[TRAFFIC]["time"][-1]) for run in runs.values()))
     for number, (label, run) in enumerate(runs.items()):
         table = run.tables[TRAFFIC]
-        time = _thin(table["time"]) / length  # type: ignore[arg-type]
-        axes.plot(time, _thin(table["online"]), color=_colour(number), label=label)  # type: ignore[arg-type]
+        time = _thin(table["time"]) / length
+        axes.plot(time, _thin(table["online"]), color=_colour(number), label=label)
     axes.set(xlabel=name, ylabel="nodes online")
     axes.set_ylim(bottom=0)
     _legend(axes, len(runs))

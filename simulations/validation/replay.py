@@ -17,11 +17,16 @@ SCENARIOS: Final = {
     "churn=Churn('weibull', 3600.0, 0.6), workload=Workload(lookups=200, contents=20))",
     "model-hashed": "Scenario(tier='model-hashed', nodes=100000, dht=Dht(tables='random'), "
     "workload=Workload(lookups=500))",
+    "code": "Scenario(tier='code', nodes=80, duration=60.0, dht=Dht(tables='joined'), "
+    "churn=Churn('weibull', 60.0, 0.5, 30.0, 0.5), latency=Latency(jitter=0.2), "
+    "workload=Workload(lookups=40, contents=5, fetches=20))",
+    "code-full": "Scenario(tier='code-full', nodes=6, duration=30.0, "
+    "dht=Dht(tables='joined'), workload=Workload(lookups=5, contents=2, fetches=4))",
 }
 
 PROGRAM: Final = """
 import sys
-from shoal.simulations.model.run import run
+from shoal.simulations.running import run
 from shoal.simulations.scenario.model import *
 print(run(eval(sys.argv[1]), int(sys.argv[2])).digest)
 """

@@ -167,10 +167,10 @@ def test_slow_lines_make_lookups_slow() -> None:
 
 KEEPING = replace(
     BASE,
-    nodes=100,
-    duration=3000.0,
+    nodes=40,
+    duration=1500.0,
     workload=Workload(contents=10, fetches=50),
-    dht=Dht(tables="random", refresh=100_000.0, republish=400.0, record_life=600.0),
+    dht=Dht(tables="random", refresh=100_000.0, republish=200.0, record_life=300.0),
 )
 
 
@@ -179,14 +179,15 @@ def test_records_that_are_renewed_stay_and_are_found() -> None:
     assert found.summary["fetch_success"] == 1.0
     assert found.summary["announce_success"] == 1.0
     assert min(number(value) for value in found.tables[RECORDS]["alive"][2:]) == 1.0
-    assert number(found.summary["announces"]) >= 10 * 3000 // 400
+    assert number(found.summary["announces"]) >= 10 * 1500 // 200
     assert number(found.summary["record_holders"]) > 15
 
 
 def test_records_that_are_not_renewed_in_time_go() -> None:
     late = replace(KEEPING, dht=replace(KEEPING.dht, republish=50_000.0))
     found = run(late, 1)
-    assert number(found.summary["fetch_success"]) < 0.6
+    # (The announcer itself still says that it has it, when it happens to be asked.)
+    assert number(found.summary["fetch_success"]) < 0.85
     assert found.summary["records_alive"] == 0.0
 
 
@@ -203,8 +204,8 @@ def test_a_republisher_that_forgets_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_clocks_that_jump_lose_records() -> None:
-    jump = Fault("skew", at=1000.0, amount=700.0)
-    calm = replace(KEEPING, duration=1100.0, dht=replace(KEEPING.dht, republish=590.0))
+    jump = Fault("skew", at=500.0, amount=350.0)
+    calm = replace(KEEPING, duration=550.0, dht=replace(KEEPING.dht, republish=290.0))
     rows = run(replace(calm, faults=(jump,)), 1).tables[RECORDS]
     assert rows["alive"][-3] == 1.0
     assert rows["alive"][-1] == 0.0
@@ -229,14 +230,14 @@ def test_nodes_that_really_join_find_their_place() -> None:
 
 
 def test_under_churn_as_many_come_as_go() -> None:
-    churn = Churn("exponential", median=100.0, offline=100.0, crash=0.5)
-    scenario = replace(BASE, duration=400.0, churn=churn, workload=Workload(lookups=100))
+    churn = Churn("exponential", median=60.0, offline=60.0, crash=0.5)
+    scenario = replace(BASE, nodes=60, duration=150.0, churn=churn)
     made = DhtRun(scenario, 3)
-    assert len(made.nodes) > 200
+    assert len(made.nodes) > 80
     made.run()
     found = made.result()
     there = [number(value) for value in found.tables[TRAFFIC]["online"]]
-    assert 120 < sum(there) / len(there) < 180
+    assert 45 < sum(there) / len(there) < 75
     assert number(found.summary["rpcs_failed"]) > 0
     assert number(found.summary["lookup_success"]) > 0.8
 
