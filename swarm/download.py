@@ -249,13 +249,13 @@ class Download:
 
     def asks(self, source: Source, now: float) -> Iterator[Ask]:
         """Yield what to request of a peer now; what is yielded is reserved and must be sent."""
-        if source.choked or now < source.paused_until or source.outstanding > source.queue // 2:
+        if source.choked or now < source.paused_until or source not in self.sources:
             return
-        if source not in self.sources:
+        outstanding = source.outstanding - source.nearly
+        if outstanding > source.queue // 2:
             return
         holders = sum(other.live for other in self.sources)
         room = self._queue.room(source, holders, self.left, now)
-        outstanding = source.outstanding
         # Topped up at half of the queue, so that requests are long and few.
         if outstanding > room // 2:
             return
@@ -269,7 +269,7 @@ class Download:
                 return
             wanted -= len(lengths)
             yield self._ask(source, picked[0], lengths, now)
-        if wanted > 0 and not source.parked:
+        if wanted > 0 and not source.parked and not self._window.any_open:
             for piece in self._endgame.pick(source, self._asked, wanted, self.wanted.count):
                 lengths = self._fitting(piece, 1)
                 if not lengths:
@@ -318,6 +318,7 @@ class Download:
         run = source.runs.get(run_id)
         if run is None or piece not in run.left:
             return False
+        source.arriving = run.left[piece]
         self._budget.release(run.left[piece])
         run.left[piece] = 0
         return True
@@ -336,6 +337,7 @@ class Download:
             Requests of others that are of no more use.
         """
         source.delivered()
+        source.arriving = 0
         if not self.held[piece]:
             self._unverified.add(piece)
         drops: list[Drop] = []
@@ -397,7 +399,8 @@ class Download:
             if self._picker.prune():
                 self._window.bring(self._picker.urgent_chunks())
             self._window.look_around()
-        return self._take_back(late_runs(self.sources, now), now)
+            self._queue.learn(self.sources)
+        return self._take_back(late_runs(self.sources, self.piece_size, now), now)
 
     def replan(self, now: float) -> list[Drop]:
         """Nothing has come for long: take back what silent peers were asked for, ask all again.

@@ -25,6 +25,10 @@ FEWEST_PIECES: Final = 16
 FIRST_OFFERS: Final = 4
 """Pieces that a peer is offered at first, and has to choose from at least."""
 
+STARVED_SECONDS: Final = 10.0
+"""A peer that holds no more than so long ago is offered also what others got, though there are
+pieces yet that nobody did: they may not be linked with it."""
+
 IGNORED_SECONDS: Final = 2.0
 """Offers of which none is asked for that long are not what the peer wants: twice as many follow."""
 
@@ -38,7 +42,7 @@ class Draw(Protocol):
 
 
 class _Peer:
-    __slots__ = ("asked", "bits", "most", "offered", "open", "since")
+    __slots__ = ("asked", "bits", "grew_at", "most", "offered", "open", "sent", "since")
 
     def __init__(self, pieces: int, bits: PeerBits, now: float) -> None:
         self.bits = bits
@@ -46,14 +50,18 @@ class _Peer:
         self.open: set[int] = set()
         """Offered, not asked for yet and not held."""
         self.asked: set[int] = set()
-        """Asked for and not held yet."""
+        """Asked for, not sent and not held yet."""
+        self.sent: set[int] = set()
+        """Sent and not held yet."""
         self.most = FIRST_OFFERS
         self.since = now
         """When it was last offered something, or asked."""
+        self.grew_at = now
+        """When it last held more than before."""
 
     def look(self) -> None:
         """Forget what it holds by now."""
-        for pieces in (self.open, self.asked):
+        for pieces in (self.open, self.asked, self.sent):
             pieces.difference_update([piece for piece in pieces if self.bits.has(piece)])
 
 
@@ -69,6 +77,7 @@ class Offers:
         self._pieces = pieces
         self._random = random
         self._fresh = ones(pieces)  # pieces that were offered to nobody
+        self._out = zeros(pieces)  # pieces that were sent to somebody
         self._peers: dict[str, _Peer] = {}
 
     def __len__(self) -> int:
@@ -83,24 +92,62 @@ class Offers:
 
     def leave(self, name: str) -> None:
         """Forget a peer."""
-        self._peers.pop(name, None)
+        peer = self._peers.pop(name, None)
+        if peer is not None:
+            self._fresh[list(peer.open | peer.asked | peer.sent)] = 1
+            self._out[list(peer.sent)] = 0
 
-    def asked(self, name: str, first: int, count: int, now: float) -> None:
-        """A peer has asked for pieces."""
+    def grew(self, name: str, now: float) -> None:
+        """A peer holds more than before."""
         peer = self._peers.get(name)
         if peer is not None:
-            pieces = range(first, min(first + count, self._pieces))
-            peer.open.difference_update(pieces)
-            peer.asked.update(piece for piece in pieces if not peer.bits.has(piece))
-            peer.since = now
+            peer.grew_at = now
 
-    def choked(self, name: str) -> None:
-        """A peer gets nothing for now: others may be offered what it was."""
+    def asked(self, name: str, first: int, count: int, now: float) -> dict[str, list[int]]:
+        """A peer has asked for pieces; return what others are not to be offered any more."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return {}
+        pieces = range(first, min(first + count, self._pieces))
+        peer.open.difference_update(pieces)
+        peer.asked.update(piece for piece in pieces if not peer.bits.has(piece))
+        peer.since = now
+        self._fresh[first : first + count] = 0
+        taken: dict[str, list[int]] = {}
+        for other_name, other in self._peers.items():
+            both = sorted(other.open.intersection(pieces))
+            if both:
+                other.open.difference_update(both)
+                other.offered[both] = 0
+                taken[other_name] = both
+        return taken
+
+    def sent(self, name: str, piece: int) -> None:
+        """A piece is on its way to a peer."""
+        self._out[piece] = 1
         peer = self._peers.get(name)
         if peer is not None:
-            self._fresh[list(peer.open | peer.asked)] = 1
-            peer.asked.clear()
-            peer.open.clear()
+            peer.asked.discard(piece)
+            if not peer.bits.has(piece):
+                peer.sent.add(piece)
+
+    def choked(self, name: str) -> list[int]:
+        """A peer gets nothing for now; return what it is not to be offered any more."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return []
+        lost = sorted(piece for piece in peer.open | peer.asked if not peer.bits.has(piece))
+        peer.asked.clear()
+        peer.open.clear()
+        if lost:
+            self._fresh[lost] = 1
+            peer.offered[lost] = 0
+        return lost
+
+    def hides(self, name: str, first: int, count: int) -> bool:
+        """Return whether nothing of a run is offered to a peer (any more)."""
+        peer = self._peers.get(name)
+        return peer is not None and not peer.offered[first : first + count].any()
 
     def next(self, name: str, now: float) -> list[int]:
         """Return pieces to offer to a peer now."""
@@ -108,28 +155,36 @@ class Offers:
         if peer is None:
             return []
         peer.look()
-        ignored = not peer.asked and now >= peer.since + IGNORED_SECONDS
+        busy = bool(peer.asked or peer.sent)
+        ignored = not busy and now >= peer.since + IGNORED_SECONDS
         if peer.open and ignored:
             peer.open.clear()
             peer.most = min(2 * peer.most, self._pieces)
         found: list[int] = []
-        most = max(peer.most, len(peer.asked))  # to choose from: as much as it asks for at a time
+        starves = now >= peer.grew_at + STARVED_SECONDS
+        most = max(
+            peer.most, len(peer.asked) + len(peer.sent)
+        )  # to choose from: as much as it asks for at a time
         if 2 * len(peer.open) <= most:
             found = self._choose(peer, self._fresh & ~peer.offered, most - len(peer.open))
-            if not found and not peer.open and (ignored or not peer.asked):
-                found = self._again(peer, ignored)
+            if not found and not peer.open and (ignored or not busy):
+                found = self._again(peer, ignored, starves)
         if found:
             peer.since = now
         return found
 
-    def _again(self, peer: _Peer, ignored: bool) -> list[int]:
-        """Offer what others were offered, but not what is on its way to one of them."""
+    def _again(self, peer: _Peer, ignored: bool, starves: bool) -> list[int]:
+        """Offer what was sent to nobody, though offered; what was only if there is no more."""
         left = ~peer.offered
+        new = left & ~self._out
         under_way = zeros(self._pieces)
         for other in self._peers.values():
-            under_way[list(other.asked | other.open)] = 1
-        found = self._choose(peer, left & ~under_way, 1)
-        return found or (self._choose(peer, left, peer.most) if ignored else [])
+            under_way[list(other.asked | other.sent)] = 1
+        found = self._choose(peer, new & ~under_way, peer.most if ignored else 1)
+        if not found and (starves or self._out.all()):
+            found = self._choose(peer, left & ~under_way, peer.most if ignored else 1)
+            found = found or (self._choose(peer, left, peer.most) if ignored else [])
+        return found
 
     def _choose(self, peer: _Peer, bits: bitarray, most: int) -> list[int]:
         """Offer pieces from a random place on."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from ..wire.swarm import MAX_PIECE
-from .source import FIRST_QUEUE, LATE_SECONDS, Run, Source
+from .source import FIRST_QUEUE, LATE_SECONDS, SLOWEST_RATE, Run, Source
 
 SMALLEST_PIECE: Final = 4096
 """Pieces count as at least so long, so that queues of tiny ones stay short."""
@@ -16,6 +16,10 @@ QUEUE_SECONDS: Final = 2.0
 
 MAX_QUEUE_BYTES: Final = 64 << 20
 """Asked of one peer at a time."""
+
+SLOW_SECONDS: Final = 1.0
+"""Of a peer that takes longer for a piece only one is asked at a time, the next just before that is
+over: what waits with it longer could have come from another meanwhile, who may have it by then."""
 
 LATE_FACTOR: Final = 4.0
 """A request is late after max(2 s, 4 x the time expected)."""
@@ -50,6 +54,8 @@ class Queue:
         self.piece_size = max(SMALLEST_PIECE, min(piece_size, MAX_PIECE))
         self.longest = MAX_QUEUE_BYTES // self.piece_size
         """Pieces."""
+        self.usual = 0.0
+        """Bytes a second that peers reach, by those that are known; 0 = none is."""
 
     def room(self, source: Source, holders: int, left: int, now: float) -> int:
         """Return how many pieces may be asked of a peer at a time.
@@ -73,11 +79,21 @@ class Queue:
         rate = source.rate or (source.window_bytes / span if span > 0 else 0.0)
         doubled = min(2 * source.queue, self.longest)
         enough = int(rate * QUEUE_SECONDS / self.piece_size) if rate else doubled
-        source.queue = max(FIRST_QUEUE, min(doubled, enough))
+        slow = 0 < rate * SLOW_SECONDS < self.piece_size
+        source.queue = max(1 if slow else FIRST_QUEUE, min(doubled, enough))
 
     def due(self, source: Source, ahead: int, now: float) -> float:
         """Return when a request is late that is over when `ahead` pieces have come."""
-        return now + max(LATE_SECONDS, LATE_FACTOR * source.expected(ahead * self.piece_size))
+        count = ahead * self.piece_size
+        expected = source.expected(count)
+        if not source.rate and self.usual:
+            expected = count / max(self.usual, SLOWEST_RATE)
+        return now + max(LATE_SECONDS, LATE_FACTOR * expected)
+
+    def learn(self, sources: Sequence[Source]) -> None:
+        """Look how fast peers are."""
+        rates = sorted(source.rate for source in sources if source.rate)
+        self.usual = rates[len(rates) // 2] if rates else 0.0
 
     def set_due(self, source: Source, now: float) -> None:
         """Count anew when a peer's requests are late: each after those before it."""
@@ -88,7 +104,9 @@ class Queue:
             run.due = self.due(source, ahead, now)
 
 
-def late_runs(sources: Sequence[Source], now: float) -> Iterator[tuple[Source, list[Run]]]:
+def late_runs(
+    sources: Sequence[Source], piece_size: int, now: float
+) -> Iterator[tuple[Source, list[Run]]]:
     """Yield the peers that are late, each with the runs that others could send.
 
     A peer that has stopped sending while others go on is late with all of them.
@@ -96,7 +114,9 @@ def late_runs(sources: Sequence[Source], now: float) -> Iterator[tuple[Source, l
     flowing = [other.window_from for other in sources if other.rate and other.live]
     latest = max(flowing, default=0.0)
     for source in sources:
-        silent = bool(source.rate) and source.window_from <= now - source.patience < latest
+        silent = (
+            bool(source.rate) and source.window_from <= now - source.patience(piece_size) < latest
+        )
         late = [run for run in source.runs.values() if silent or run.due <= now]
         late = [run for run in late if _others_hold(sources, source, run)]
         if late:

@@ -19,13 +19,17 @@ RATE_MEMORY = 0.8
 RATE_SECONDS = 0.25
 """How often it is."""
 
+SOON_SECONDS = 0.5
+"""A piece of which all but so much of its rate has come makes room for the next request."""
+
 LATE_SECONDS = 2.0
 """No request is late sooner; so long is what a peer of unknown rate is taken to need."""
 
 SILENT_SECONDS = 1.0
 SILENT_BYTES = 4 * 65536
-"""A peer that sends nothing for 1 s, or for as long as four frames take it, while others send is
-late with all that it was asked for."""
+SILENT_PIECES = 3
+"""A peer that sends nothing for 1 s, or for as long as four frames or three pieces take it, while
+others send is late with all that it was asked for. (A slow line sends others theirs first.)"""
 
 FIRST_PROBE_SECONDS = 4.0
 LONGEST_PROBE_SECONDS = 60.0
@@ -77,6 +81,8 @@ class Source:
     window_from: float = 0.0
     outstanding: int = 0
     """Pieces asked for and not arrived."""
+    arriving: int = 0
+    """Bytes still to come of the piece that is arriving."""
     chunks_asked: dict[int, float] = field(default_factory=dict)
     """Chunks of its bitfield that it was asked for again, and when."""
 
@@ -89,14 +95,20 @@ class Source:
         """Return how long `count` more bytes would take, by its rate; 0 if that is not known."""
         return count / max(self.rate, SLOWEST_RATE) if self.rate else 0.0
 
-    @property
-    def patience(self) -> float:
+    def patience(self, piece_size: int) -> float:
         """For how long a peer of this rate may send nothing before it is taken for silent."""
-        return max(SILENT_SECONDS, SILENT_BYTES / max(self.rate, SLOWEST_RATE))
+        count = max(SILENT_BYTES, SILENT_PIECES * piece_size)
+        return max(SILENT_SECONDS, count / max(self.rate, SLOWEST_RATE))
+
+    @property
+    def nearly(self) -> int:
+        """Pieces asked for of which little is still to come."""
+        return int(self.arriving > 0 and self.arriving < self.rate * SOON_SECONDS)
 
     def measure(self, count: int, now: float) -> bool:
         """Count bytes that came; return whether its rate is known only now."""
         self.window_bytes += count
+        self.arriving = max(0, self.arriving - count)
         span = now - self.window_from
         if span < RATE_SECONDS:
             return False

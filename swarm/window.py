@@ -166,6 +166,11 @@ class Window:
             may = self.ready[piece] and self.priorities.wanted[piece] and not self.taken[piece]
             chunk.open[piece - chunk.first] = may
 
+    @property
+    def any_open(self) -> bool:
+        """Whether some piece in the window may be asked for, whoever has it."""
+        return any(chunk.open.any() for chunk in self.chunks.values())
+
     def missing(self, first: int, end: int) -> bitarray:
         """Return which pieces of a range are wanted and not there."""
         return self.priorities.wanted[first:end] & ~self.held[first:end]

@@ -54,6 +54,8 @@ class Stream(trio.abc.HalfCloseableStream):
         self._receiving = False
         self._negotiating = False
         self._waiting_sink: Sink | None = None
+        self.on_drained: Callable[[], None] | None = None
+        """Called when bytes were handed to the connection's writer."""
 
     @property
     def direction(self) -> Literal["in", "out"]:
@@ -69,6 +71,8 @@ class Stream(trio.abc.HalfCloseableStream):
     def wake_writer(self) -> None:
         """Let a waiting sender look again."""
         self._writable.set()
+        if self.on_drained is not None:
+            self.on_drained()
 
     def negotiate(self, sink: Sink) -> None:
         """Let `sink` take the bytes until the protocol is agreed (`negotiated`)."""

@@ -7,8 +7,8 @@ told of what its peers say and send.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -19,15 +19,15 @@ from ...storage.errors import FileChanged, FileMissing, StorageError
 from ...storage.model import PIECES_PER_BLOCK, UNKNOWN_LENGTH, Copy, MissingNodes, PieceTable
 from ...storage.reader import CopyReader
 from ...swarm.bitfield import frame_of
+from ...swarm.dealing import TICK_SECONDS, Dealer
+from ...swarm.ranges import ranges_of, runs_of
 from ...swarm.upload import Upload
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
 from ...wire.swarm import CHUNK_BITS, Bitfield, IndexNode, Piece, Range, RejectReason
 from ..net.stream import FileRange
-from .dealing import Dealer
 from .limits import Turn
 from .link import Link
-from .ranges import ranges_of, runs_of
 
 if TYPE_CHECKING:
     from .transfers import Transfers
@@ -41,6 +41,12 @@ SMALL_PIECE = 64 * 1024
 SMALL_AT_ONCE = 256
 SMALL_BYTES = 1 << 20
 """Small pieces that one call in a worker thread reads, and their bytes."""
+
+UPLINK_SECONDS = 0.5
+"""How often a link that waits for the line looks again: a stream that stands wakes nobody."""
+
+TELL_SECONDS = 0.1
+"""Pieces that are written within so long are told together."""
 
 NODES_AHEAD = 512 * 1024
 """Bytes of index nodes queued on a stream."""
@@ -72,6 +78,8 @@ class Holding:
     copy: Copy
     bits: bitarray
     reader: CopyReader
+    unsynced: set[int] = field(default_factory=set)
+    """Pieces that are written and served, and not claimed yet: a crash may lose them."""
 
 
 class ContentSwarm:
@@ -85,7 +93,12 @@ class ContentSwarm:
         self.fetch: Fetching | None = None
         self.holdings: dict[int, Holding] = {}
         """Copies by id, with the pieces that each holds."""
-        self.dealer = Dealer(self)
+        random = transfers.environment.random
+        self.dealer = Dealer(
+            self, self._up_rate, lambda: random.stream(f"offers {cid}"), self._deal_on
+        )
+        self._dealing = False
+        self._untold: list[int] = []
         self._tables: OrderedDict[int, PieceTable] = OrderedDict()
         self._loading = trio.Lock()
         self.loaded = False
@@ -114,6 +127,12 @@ class ContentSwarm:
 
         before = self.held_bits() if self.pieces is not None else None
         self.pieces, holdings = await self.transfers.blocking(read)
+        for holding in holdings:
+            old = self.holdings.get(holding.copy.id)
+            if old is not None:
+                holding.unsynced = {piece for piece in old.unsynced if not holding.bits[piece]}
+                for piece in holding.unsynced:
+                    holding.bits[piece] = 1
         self.holdings = {holding.copy.id: holding for holding in holdings}
         self.loaded = True
         if before is not None and self.pieces == len(before):
@@ -131,14 +150,50 @@ class ContentSwarm:
             total |= holding.bits
         return total
 
+    def written(self, copy_id: int, pieces: Sequence[int]) -> None:
+        """Take note that a copy holds these pieces, though not durably yet, and tell peers soon.
+
+        Others need not wait for the sync: should these pieces be lost, they are told so.
+        """
+        holding = self.holdings.get(copy_id)
+        if holding is None:
+            return
+        if not self._untold:
+            self.transfers.later(self._tell_soon)
+        for piece in pieces:
+            holding.bits[piece] = 1
+        holding.unsynced.update(pieces)
+        self._untold += pieces
+
+    async def _tell_soon(self) -> None:
+        await trio.sleep(TELL_SECONDS)
+        pieces, self._untold = self._untold, []
+        self._tell(ranges_of(sorted(set(pieces))), True)
+
     def committed(self, copy_id: int, pieces: Sequence[int]) -> None:
         """Take note that a copy holds these pieces durably now, and tell peers."""
         holding = self.holdings.get(copy_id)
         if holding is None:
             return
-        for piece in pieces:
+        new = [piece for piece in pieces if not holding.bits[piece]]
+        for piece in new:
             holding.bits[piece] = 1
-        self._tell(ranges_of(sorted(pieces)), True)
+        holding.unsynced.difference_update(pieces)
+        self._tell(ranges_of(sorted(new)), True)
+
+    def withdrawn(self, copy_id: int, pieces: Sequence[int]) -> None:
+        """A copy has lost pieces that were written: do not serve them."""
+        holding = self.holdings.get(copy_id)
+        lost = [] if holding is None else sorted(holding.unsynced.intersection(pieces))
+        if holding is None or not lost:
+            return
+        before = self.held_bits()
+        for piece in lost:
+            holding.bits[piece] = 0
+        holding.unsynced.difference_update(lost)
+        gone = set(lost)
+        self._untold = [piece for piece in self._untold if piece not in gone]
+        self._tell_changes(before & ~self.held_bits(), False)
 
     def _tell_changes(self, changed: bitarray, held: bool) -> None:
         self._tell(list(runs_of(changed)), held)
@@ -175,11 +230,11 @@ class ContentSwarm:
                 self.transfers.close_link(link)
                 return
             self.links.pop(link.peer)
-            self.dealer.left(other)
+            self.dealer.left(other, trio.current_time())
             self._detach(other)
             self.transfers.close_link(other)
         self.links[link.peer] = link
-        self.dealer.joined(link)
+        self.dealer.joined(link, trio.current_time())
         if self.fetch is not None:
             self.fetch.joined(link)
         self.transfers.serve_link(self, link)
@@ -197,12 +252,42 @@ class ContentSwarm:
         """Forget a link that has ended."""
         if self.links.get(link.peer) is link:
             del self.links[link.peer]
-            self.dealer.left(link)
+            self.dealer.left(link, trio.current_time())
         self._detach(link)
 
     def _detach(self, link: Link) -> None:
         if self.fetch is not None:
             self.fetch.left(link)
+
+    # Dealing: see `swarm/dealing.py`
+
+    @property
+    def fetching(self) -> bool:
+        """Whether a fetch of ours runs."""
+        return self.fetch is not None
+
+    def dealt_links(self) -> Iterable[Link]:
+        """Return the links whose greeting is over."""
+        return self.links.values()
+
+    def _up_rate(self) -> float | None:
+        """Return what we can send, by the line and the limits."""
+        buckets = self.transfers.limits.up.of_content(self.cid)
+        rates = [self.transfers.uplink.rate, *(bucket.rate for bucket in buckets)]
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    def _deal_on(self) -> None:
+        if not self._dealing:
+            self._dealing = True
+            self.transfers.later(self._deal)
+
+    async def _deal(self) -> None:
+        try:
+            while self.dealer.undecided:
+                await trio.sleep(TICK_SECONDS)
+                self.dealer.tick(trio.current_time())
+        finally:
+            self._dealing = False
 
     # What links tell
 
@@ -210,7 +295,7 @@ class ContentSwarm:
         """The peer's whole bitfield has come."""
         if self.fetch is not None:
             self.fetch.told(link)
-        self.dealer.has_more(link)
+        self.dealer.has_more(link, trio.current_time())
 
     def peer_told_again(self, link: Link, frame: Bitfield) -> None:
         """A chunk of the peer's bitfield comes again; PeerFault if it was not asked for."""
@@ -225,7 +310,7 @@ class ContentSwarm:
             self.fetch.have(link, ranges, held)
         else:
             link.source.bits.change(ranges, held)
-        self.dealer.has_more(link)
+        self.dealer.has_more(link, trio.current_time())
 
     def peer_rejected(self, link: Link, request_id: int) -> None:
         """The peer will not answer a request."""
@@ -271,7 +356,9 @@ class ContentSwarm:
     async def serve(self, link: Link) -> None:
         """Answer a link's requests until it ends."""
         limit = self.transfers.limits.up
+        uplink, lane = self.transfers.uplink, link.lane
         turn = Turn(limit, self.cid, link.peer, lambda: link.work.set())
+        link.stream.on_drained = lambda: uplink.look(trio.current_time())
         try:
             while not link.closed.is_set():
                 link.work = trio.Event()
@@ -280,18 +367,21 @@ class ContentSwarm:
                 elif link.chunks_waiting:
                     await self._serve_chunk(link)
                 elif link.upload is not None and (next_one := link.upload.peek()) is not None:
-                    ahead = self.dealer.ahead(link)
-                    if link.stream.queued > ahead:
-                        await link.stream.wait_drained(ahead - min(1 << 20, ahead // 2))
+                    if not uplink.may_send(lane, trio.current_time()):
+                        with trio.move_on_after(UPLINK_SECONDS):
+                            await link.work.wait()
                         continue
-                    if limit.free and await self._serve_small(link, link.upload):
-                        continue
-                    await self._serve_piece(link, turn, *next_one)
+                    if not (limit.free and await self._serve_small(link, link.upload)):
+                        await self._serve_piece(link, turn, *next_one)
+                    if lane.granted:
+                        uplink.leave(lane, trio.current_time())
                 else:
                     turn.leave()
+                    uplink.leave(lane, trio.current_time())
                     await link.work.wait()
         finally:
             turn.leave()
+            uplink.close(lane, trio.current_time())
 
     async def _serve_chunk(self, link: Link) -> None:
         """Tell a chunk of our bitfield again, as it is now."""
@@ -316,6 +406,7 @@ class ContentSwarm:
         """
         ahead = upload.ahead(SMALL_AT_ONCE)
         first = ahead[0][1]
+        most = min(SMALL_BYTES, self.transfers.uplink.at_once)
         holding = next((h for h in self.holdings.values() if h.bits[first]), None)
         table = await self.table(first // PIECES_PER_BLOCK) if holding is not None else None
         if holding is None or table is None:
@@ -327,7 +418,7 @@ class ContentSwarm:
             if not (0 <= at < table.count and holding.bits[piece]):
                 break
             size += table.lengths[at]
-            if not 0 < table.lengths[at] <= SMALL_PIECE or size > SMALL_BYTES:
+            if not 0 < table.lengths[at] <= SMALL_PIECE or size > most:
                 break
             wanted.append((table.files[at], table.offsets[at], table.lengths[at]))
         if len(wanted) < 2:
@@ -343,7 +434,11 @@ class ContentSwarm:
             upload.take()
             pieces.append((*asked, data))
         if pieces:
+            now = trio.current_time()
+            self.transfers.uplink.queue(link.lane, sum(len(data) for *_, data in pieces), now)
             link.send_pieces(pieces)
+            for _, piece, data in pieces:
+                self.dealer.sent(link, piece, len(data), now)
         return bool(found)
 
     async def _serve_piece(self, link: Link, turn: Turn, request_id: int, piece: int) -> None:
@@ -359,10 +454,13 @@ class ContentSwarm:
             link.send(link.upload.refuse(RejectReason.NOT_HELD))
             return
         if not turn.may_send(part.length):
+            self.transfers.uplink.leave(link.lane, trio.current_time())
             await link.work.wait()
             return
         link.upload.take()
+        self.transfers.uplink.queue(link.lane, part.length, trio.current_time())
         link.send_piece(request_id, piece, part)
+        self.dealer.sent(link, piece, part.length, trio.current_time())
 
     async def _file_range(self, holding: Holding, piece: int) -> FileRange | None:
         """Return where the piece lies in a copy; None if it is not there any more."""

@@ -181,6 +181,7 @@ class Fetch:
             self.transfers,
             writer,
             self._commit,
+            written=lambda pieces: self.swarm.written(self.copy.id, pieces),
             saved=self._saved,
             right=self._right_later,
             wrong=self._wrong_later,
@@ -477,6 +478,7 @@ class Fetch:
         """Pieces could not be kept: they are wanted again when there is room."""
         assert self.engine is not None
         assert self.feeder is not None
+        self.swarm.withdrawn(self.copy.id, pieces)
         for piece in pieces:
             if self.engine.held[piece]:
                 length = self.feeder.known_length(piece) or 0
@@ -536,6 +538,8 @@ class Fetch:
         holding = self.swarm.holdings.get(self.copy.id)
         bits = self.engine.held if holding is None else holding.bits
         end = table.first + table.count
+        if holding is not None and any(table.first <= p < end for p in holding.unsynced):
+            return False
         return not (self.engine.wanted[table.first : end] & ~bits[table.first : end]).any()
 
     def snapshot(self) -> Snapshot:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ...swarm.bitfield import frames_of
+from ...swarm.dealing import have_frames
 from ...swarm.greeting import REFUSAL, check_answer, hello
 from ...swarm.source import Source
+from ...swarm.uplink import Lane
 from ...swarm.upload import Upload
 from ...wire.errors import PeerFault
 from ...wire.ids import Cid
@@ -63,9 +64,6 @@ our answers, and each waits to be sent."""
 MAX_CHOKED = 512
 """The same of a choked peer: what it had asked for may still be on its way (256 of our own)."""
 
-MAX_RANGES = 1024
-"""Ranges in one Have of ours."""
-
 
 class Link:
     """See the top of the file.
@@ -96,13 +94,9 @@ class Link:
         self._asked: OrderedDict[int, set[int]] = OrderedDict()
         self._nodes_asked: Counter[Cid] = Counter()
         self._refused = 0
-        self.sent_bytes = 0
+        self.lane = Lane(lambda: stream.queued, self.wake)
         self.choking = False
         """We answer none of its requests for now."""
-        self.ahead = 1 << 20
-        """Bytes of pieces that may be queued, by the rate measured from here on."""
-        self.paced_at = 0.0
-        self.paced_bytes = 0
         stream.install_sink(FrameDecoder(self, MAX_HELLO))
 
     # Sending
@@ -111,23 +105,19 @@ class Link:
         """Queue a frame."""
         self.stream.queue(encode(body))
 
+    def wake(self) -> None:
+        """Let the serving task look again."""
+        self.work.set()
+
     def greet(self, root: Cid, pieces: int | None) -> None:
         """Send our Hello."""
         connection = self.connection
         self.send(hello(root, connection.handshake_hash, connection.is_initiator, pieces))
 
-    def tell_bits(self) -> None:
-        """Send what we hold, once the greeting is over."""
-        assert self.swarm is not None
-        for frame in frames_of(self.swarm.held_bits()):
-            self.send(frame)
-
     def tell_have(self, ranges: Iterable[Range], held: bool = True) -> None:
         """Send a Have, or a NotHave."""
-        items = list(ranges)
-        for at in range(0, len(items), MAX_RANGES):
-            part = tuple(items[at : at + MAX_RANGES])
-            self.send(Have(part) if held else NotHave(part))
+        for frame in have_frames(ranges, held):
+            self.send(frame)
 
     def request(self, request: Request) -> None:
         """Ask for a run; from now on the window may grow."""
@@ -170,14 +160,12 @@ class Link:
         self.stream.queue(header)
         self.stream.queue_file(part)
         self._refused = 0
-        self.sent_bytes += part.length
 
     def send_pieces(self, pieces: Iterable[tuple[int, int, bytes]]) -> None:
         """Queue small pieces (request id, piece, bytes), one behind the other."""
         parts: list[bytes] = []
         for request_id, piece, data in pieces:
             parts += (encode(Piece(request_id, piece, len(data)), len(data)), data)
-            self.sent_bytes += len(data)
         self.stream.queue(b"".join(parts))
 
     def send_node(self, cid: Cid, block: bytes | None) -> None:
@@ -264,7 +252,7 @@ class Link:
             if pieces is None:
                 raise PeerFault("swarm-request-range", "nothing is held")
             self.upload = Upload(pieces)
-        if not self.swarm.dealer.asked(self, request):
+        if not self.swarm.dealer.asked(self, request, trio.current_time()):
             self._refuse_flood(MAX_CHOKED)
             return
         rejected = self.upload.ask(request)

@@ -82,6 +82,7 @@ class Saver:
         transfers: For threads and the store.
         writer: The copy's files.
         commit: Claims pieces in the store (called in its lane).
+        written: Told of pieces that are written: they can be read, though a crash may lose them.
         saved: Told of pieces that are claimed durably now.
         right: Told of a piece whose hash is right (only if `Arrived.digest` was given).
         wrong: Told of a piece whose hash is wrong (likewise).
@@ -96,6 +97,7 @@ class Saver:
         writer: CopyWriter,
         commit: Callable[[Sequence[int]], None],
         *,
+        written: Callable[[Sequence[int]], None],
         saved: Callable[[Sequence[int]], None],
         right: Callable[[Arrived], None],
         wrong: Callable[[Arrived], None],
@@ -105,6 +107,7 @@ class Saver:
         self._transfers = transfers
         self._writer = writer
         self._commit_bits = commit
+        self._written = written
         self._saved = saved
         self._right = right
         self._wrong = wrong
@@ -258,6 +261,7 @@ class Saver:
         else:
             self._batch += done
             self._batch_bytes += size
+            self._written(done)
         self._progressed.set()
         if self._batch_bytes >= BATCH_BYTES or (self._draining and not self._queue):
             self._close_batch.set()

@@ -18,6 +18,7 @@ from ...storage.finish import Links
 from ...storage.model import Copy
 from ...storage.store import Store
 from ...swarm.greeting import proves
+from ...swarm.uplink import Uplink
 from ...wire.errors import PeerFault
 from ...wire.ids import Cid, PeerId
 from ...wire.swarm import PROTOCOL
@@ -89,6 +90,7 @@ class Transfers:
         self.remark = remark or notice
         self.pool = Pool()
         self.limits = Limits()
+        self.uplink = Uplink()
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self.swarms: dict[Cid, ContentSwarm] = {}
         self.fetches: dict[int, tuple[Fetch, Seeker]] = {}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-
 from ..scenario import support
 from ..scenario.model import Scenario
 from ..scenario.result import Result
@@ -29,8 +26,9 @@ def run(scenario: Scenario, seed: int, snapshot: Snapshot | None = None) -> Resu
 
         return full.run(scenario, seed)
     if scenario.swarm.pieces:
-        runner: Callable[[Scenario, int], Result] = import_module(".swarm", __package__).run
-        return runner(scenario, seed)
+        from . import swarm
+
+        return swarm.run(scenario, seed)
     from . import dht
 
     if snapshot is None and scenario.dht.tables == "grown":

@@ -76,7 +76,7 @@ def test_what_is_on_its_way_to_one_peer_is_not_offered_to_another() -> None:
     offers.leave("a")
     offers.asked("b", 5, 1, 0.0)
     bits["b"].change([(5, 1)], True)
-    assert len(offers.next("b", 0.0)) == 1
+    assert len(offers.next("b", 0.0)) == FIRST_OFFERS  # what it had not got is to be had again
 
 
 def test_what_was_not_offered_can_be_told_at_last() -> None:
@@ -111,7 +111,11 @@ def test_every_peer_can_get_every_piece_from_the_seed_alone(
         choice = sorted(offered[name] - held_by[name])
         if choice:
             piece = chance.choice(choice)
-            offers.asked(name, piece, 1, now)
+            for other, taken in offers.asked(name, piece, 1, now).items():
+                assert taken == [piece]
+                offered[other].discard(piece)
+            offers.sent(name, piece)
             bits[name].change([(piece, 1)], True)
+            offers.grew(name, now)
             held_by[name].add(piece)
     assert all(len(held) == pieces for held in held_by.values())

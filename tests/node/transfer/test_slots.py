@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from shoal.swarm.slots import ROTATE_SECONDS, SLOTS
+from shoal.swarm.slots import LONGEST_TURN, SLOTS
 from shoal.wire.ids import Cid
 from shoal.wire.swarm import (
     Bitfield,
@@ -59,7 +59,7 @@ async def test_as_many_as_there_are_slots_are_never_choked(
     for wire in wires:
         assert all(not isinstance(body, Choke) for body in await answer(wire))
     for wire in wires:
-        assert await wire.everything(5 * ROTATE_SECONDS) == b""
+        assert await wire.everything(5 * LONGEST_TURN) == b""
 
 
 async def test_every_request_of_a_choked_peer_ends_in_a_reject(
@@ -70,7 +70,7 @@ async def test_every_request_of_a_choked_peer_ends_in_a_reject(
     assert await answer(last) == [Choke(), Reject(1, RejectReason.CHOKED)]
     await last.send(Request(2, 1, 1))
     assert await answer(last) == [Reject(2, RejectReason.CHOKED)]
-    with trio.fail_after(ROTATE_SECONDS + 2):
+    with trio.fail_after(LONGEST_TURN + 2):
         assert (await last.receive())[0] == Unchoke()
     await last.send(Request(3, 1, 1))
     assert await answer(last) == [Piece(3, 1, PIECE)]
@@ -95,7 +95,7 @@ async def test_requests_that_wait_when_their_peer_is_choked_are_rejected(
                 case Reject(id=number, reason=RejectReason.CHOKED):
                     rejected.append(number)
 
-    with trio.move_on_after(60 * ROTATE_SECONDS):
+    with trio.move_on_after(60 * LONGEST_TURN):
         async with trio.open_nursery() as nursery:
             for wire in wires:
                 nursery.start_soon(watch, wire)
@@ -108,7 +108,7 @@ async def test_a_peer_that_has_all_makes_room_at_once(
     _, wires = await crowd(start, puppet, some_bytes(2 * PIECE), SLOTS + 2)
     for wire in wires:
         await answer(wire)
-    await trio.sleep(ROTATE_SECONDS - 3)
+    await trio.sleep(LONGEST_TURN - 3)
     await wires[0].send(Have(((0, 1),)), Have(((1, 1),)))
     with trio.fail_after(1):
         assert (await wires[SLOTS].receive())[0] == Unchoke()

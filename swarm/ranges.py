@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bitarray import bitarray
 
-from ...wire.swarm import Range
+from ..wire.swarm import Range
 
 
 def ranges_of(pieces: Sequence[int]) -> list[Range]:
