@@ -302,9 +302,9 @@ def test_simulations_use_no_real_network_and_no_real_time() -> None:
     assert found == []
 
 
-def test_simulations_start_processes_for_sweeps_alone() -> None:
+def test_simulations_start_processes_for_sweeps_and_replays_alone() -> None:
     users = {source.place for source in of("simulations") if touching(source, PROCESSES)}
-    assert users == {"simulations/sweep.py"}
+    assert users == {"simulations/sweep.py", "simulations/validation/replay.py"}
 
 
 def test_simulations_draw_from_seeded_sources_alone() -> None:
