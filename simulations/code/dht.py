@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ...dht.announcements import AnnounceConfig
 from ...dht.keyspace import key_of
@@ -20,16 +17,15 @@ from ..churn import Sessions
 from ..latency import geography
 from ..network import global_addresses
 from ..randomness import SeededRandom
-from ..scenario.model import Fault, Scenario
+from ..scenario.model import Scenario
 from ..scenario.result import EDGES, LOOKUPS, RECORDS, TRAFFIC, Column, Result, Value
 from ..snapshot import BadSnapshot, Snapshot, peer_id
-from .dht_network import DONE, FAULT, OFFLINE, ONLINE, Network
+from .dht_faults import Faults
+from .dht_network import DONE, OFFLINE, ONLINE, Network
 from .dht_node import Node, Rules
+from .dht_results import Lookups, edges_of, summary_of
 from .dht_tables import KeyOrder, any_of, fill_from, fill_randomly
 from .dht_walk import Walk, hops_of
-
-if TYPE_CHECKING:
-    pass
 
 PORT: Final = 4071
 JOIN_EVERY: Final = 0.05
@@ -49,17 +45,6 @@ ANNOUNCE_PART: Final = 0.1
 
 MAX_DRAWN: Final = 2000
 """Nodes up to which the network's picture is kept."""
-
-
-@dataclass(slots=True)
-class Lookups:
-    """One row for each lookup, announcement and fetch."""
-
-    hops: list[int]
-    rpcs: list[int]
-    seconds: list[float]
-    found: list[int]
-    group: list[str]
 
 
 class DhtRun:
@@ -114,7 +99,8 @@ class DhtRun:
             self._fill(snapshot)
         self._plan_churn()
         self._plan_work()
-        self._plan_faults()
+        self._faults = Faults(self)
+        self._faults.plan()
         for sample in range(1, SAMPLES + 1):
             at = self.started + scenario.duration * sample / SAMPLES
             self.network.time.at(at, self._sample)
@@ -211,7 +197,7 @@ class DhtRun:
 
     def _leave(self, node: Node, session: int) -> None:
         if node.online and (session == node.session or not session):
-            self._turn_off(node, goodbye=self._fates.random() >= self.scenario.churn.crash)
+            self.turn_off(node, goodbye=self._fates.random() >= self.scenario.churn.crash)
             self._plan_return(node, self.network.time.now)
 
     def _turn_on(self, node: Node, through: Sequence[object]) -> None:
@@ -220,7 +206,8 @@ class DhtRun:
         self.network.note(ONLINE, node.number)
         node.start(through)  # type: ignore[arg-type]
 
-    def _turn_off(self, node: Node, *, goodbye: bool) -> None:
+    def turn_off(self, node: Node, *, goodbye: bool) -> None:
+        """Let a node go."""
         if node.serves:
             self.online.remove(node)
         self.network.note(OFFLINE, node.number, int(goodbye))
@@ -310,53 +297,6 @@ class DhtRun:
         rows.found.append(int(found))
         rows.group.append(group)
 
-    # Faults
-
-    def _plan_faults(self) -> None:
-        for number, fault in enumerate(self.scenario.faults):
-            self.network.time.at(self.started + fault.at, self._break, number)
-
-    def _break(self, number: int) -> None:
-        fault = self.scenario.faults[number]
-        draw = random.Random(f"{self.seed}/fault {number}")
-        met = any_of(self.nodes, draw, round(fault.share * len(self.nodes)))
-        self.network.note(FAULT, number, len(met))
-        self._apply(fault, met)
-
-    def _apply(self, fault: Fault, met: Sequence[Node]) -> None:
-        network = self.network
-        match fault.kind:
-            case "cut":
-                network.cut = {node.number for node in met}
-                if fault.amount:
-                    network.time.after(fault.amount, self._heal)
-            case "heal":
-                self._heal()
-            case "silent":
-                for node in met:
-                    node.silent = True
-                    if fault.amount:
-                        network.time.after(fault.amount, self._speak, node)
-            case "slow":
-                network.slow.update((node.number, max(1.0, fault.amount)) for node in met)
-            case "skew":
-                for node in met:
-                    node.skew += fault.amount
-            case "crash":
-                for node in met:
-                    if node.online:
-                        self._turn_off(node, goodbye=False)
-            case _:
-                raise AssertionError(f"{fault.kind} is refused by support.check")
-
-    def _heal(self) -> None:
-        self.network.cut = set()
-        for node in self.nodes:
-            node.silent = False
-
-    def _speak(self, node: Node) -> None:
-        node.silent = False
-
     # What came of it
 
     def _sample(self) -> None:
@@ -405,7 +345,7 @@ class DhtRun:
         if self.records["time"]:
             tables[RECORDS] = dict(self.records)
         if self.scenario.nodes <= MAX_DRAWN:
-            edges = self._edges()
+            edges = edges_of(self.network)
             tables[EDGES] = {"source": [a for a, _ in edges], "target": [b for _, b in edges]}
         wanted = self.scenario.metrics
         kept = {name: table for name, table in tables.items() if not wanted or name in wanted}
@@ -415,15 +355,6 @@ class DhtRun:
     def digest(self) -> str:
         """Of everything that happened so far."""
         return self.network.digest.hex
-
-    def _edges(self) -> list[tuple[int, int]]:
-        index = self.network.index
-        return [
-            (node.number, index[contact.peer])
-            for node in self.nodes
-            if node.online
-            for contact in node.table
-        ]
 
     def _summary(self) -> dict[str, Value]:
         counters = self.network.counters
@@ -445,23 +376,6 @@ class DhtRun:
         for group in sorted(set(self.lookups.group)):
             summary.update(summary_of(self.lookups, group))
         return summary
-
-
-def summary_of(rows: Lookups, group: str, *, hops: bool = True) -> dict[str, Value]:
-    """Return means and percentiles of one kind of lookup."""
-    chosen = [at for at, name in enumerate(rows.group) if name == group]
-    count = len(chosen)
-    times = sorted(rows.seconds[at] for at in chosen)
-    found: dict[str, Value] = {
-        f"{group}es" if group.endswith("h") else f"{group}s": count,
-        f"{group}_success": sum(rows.found[at] for at in chosen) / count,
-        f"{group}_rpcs": sum(rows.rpcs[at] for at in chosen) / count,
-    }
-    if hops:
-        found[f"{group}_hops"] = sum(rows.hops[at] for at in chosen) / count
-    for percent in (50, 90, 99):
-        found[f"{group}_p{percent}"] = times[min(count - 1, math.ceil(count * percent / 100) - 1)]
-    return found
 
 
 def _behind_nat(scenario: Scenario) -> float:

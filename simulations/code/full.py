@@ -25,7 +25,7 @@ from ..scenario.model import Fault, Scenario
 from ..scenario.result import EDGES, LOOKUPS, Column, Result, Value
 from ..world import World
 from ..world import run as run_world
-from .dht import Lookups, summary_of
+from .dht_results import Lookups, summary_of
 from .machine import DATA, Machine
 
 JOIN_EVERY: Final = 1.0
