@@ -206,7 +206,7 @@ def sweep_on_dask(
             for task in todo
         }
         try:
-            for future in distributed.as_completed(list(futures)):
+            for future in distributed.as_completed(list(futures), loop=client.loop):
                 task = futures[future]
                 if future.status == "finished":
                     outcome.done[task] = future.result()

@@ -302,7 +302,7 @@ def test_simulations_use_no_real_network_and_no_real_time() -> None:
     assert found == []
 
 
-def test_simulations_start_processes_for_sweeps_and_replay_alone() -> None:
+def test_simulations_start_processes_for_sweeps_and_replays_alone() -> None:
     users = {source.place for source in of("simulations") if touching(source, PROCESSES)}
     assert users == {"simulations/sweep.py", "simulations/validation/replay.py"}
 

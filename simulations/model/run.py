@@ -132,7 +132,7 @@ def _network(scenario: Scenario, seed: int) -> tuple[Net, float | None]:
         still = net._replace(spread=(0.0, 0.0, 0.0, 0.0))
         lived = live(still, churn, online, hours, seed, rules, dht.refresh)
         kept = stored(lived.living)._replace(spread=net.spread)
-        return kept, lived.requests_per_node_second
+        return kept, float(lived.requests_per_node_second)
     if dht.tables == "random":
         return with_random_tables(net), None
     # Attackers behave while the network grows, to be known by as many as they can.

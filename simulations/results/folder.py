@@ -66,11 +66,21 @@ def save(result: Result, folder: Path, report: str) -> None:
         raise BadRun(f"{folder} exists and holds no run: name another folder with -o")
     partial = folder.with_name(folder.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / TABLES).mkdir(parents=True)
-    (partial / SCENARIO).write_text(write(result.scenario), encoding="utf-8")
+    try:
+        _write(result, partial, report)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except BaseException:  # also Ctrl-C: half a folder is no use to anybody
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write(result: Result, folder: Path, report: str) -> None:
+    (folder / TABLES).mkdir(parents=True)
+    (folder / SCENARIO).write_text(write(result.scenario), encoding="utf-8")
     for name, columns in wanted_tables(result).items():
         table = arrow.table({key: arrow.array(column) for key, column in columns.items()})
-        parquet.write_table(table, partial / TABLES / f"{name}.parquet", compression="zstd")
+        parquet.write_table(table, folder / TABLES / f"{name}.parquet", compression="zstd")
     facts = {
         "name": result.scenario.name,
         "seed": result.seed,
@@ -80,10 +90,8 @@ def save(result: Result, folder: Path, report: str) -> None:
         "versions": versions(),
         "summary": {key: _plain(value) for key, value in result.summary.items()},
     }
-    (partial / SUMMARY).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    (partial / REPORT).write_text(report, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    (folder / SUMMARY).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    (folder / REPORT).write_text(report, encoding="utf-8")
 
 
 def wanted_tables(result: Result) -> Mapping[str, Mapping[str, Column]]:

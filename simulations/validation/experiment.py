@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Final
+from typing import Any, Final
 
 SEEDS: Final = (1, 2, 3, 4, 5)
 """Seeds of a validation; one network is one sample."""
@@ -88,7 +88,7 @@ class Finding:
             f"({len(self.values)} seeds; {self.experiment.source})"
         )
 
-    def facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, Any]:
         """Return it as what JSON can hold."""
         low, high = self.interval
         return {
@@ -132,20 +132,19 @@ def conduct(
     ]
 
 
-def table(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yield the lines of a Markdown table of findings."""
-    yield "| # | setting | what | expected | measured (95 % interval) | source | verdict |"
-    yield "|---|---|---|---|---|---|---|"
+def table(facts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table of findings, given as `Finding.facts`."""
+    yield "| # | setting (source) | what | expected | measured (95 % interval) | verdict |"
+    yield "|---|---|---|---|---|---|"
     last = None
-    for finding in findings:
-        experiment = finding.experiment
-        low, high = finding.interval
-        setting = experiment.setting if experiment.number != last else ""
-        source = experiment.source if experiment.number != last else ""
-        last = experiment.number
-        check = finding.check
+    for fact in sorted(facts, key=lambda fact: int(fact["experiment"])):
+        number = fact["experiment"]
+        setting = f"{fact['setting']} ({fact['source']})" if number != last else ""
+        last = number
+        low, high = fact["interval"]
+        around = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
+        verdict = "passes" if fact["passes"] else "**misses**"
         yield (
-            f"| {experiment.number} | {setting} | {check.name} | {check.expected} | "
-            f"{finding.mean:.4g} ({low:.4g} to {high:.4g}) | {source} | "
-            f"{'passes' if finding.passes else '**misses**'} |"
+            f"| {number} | {setting} | {fact['check']} | {fact['expected']} | "
+            f"{fact['measured']:.4g}{around} | {verdict} |"
         )

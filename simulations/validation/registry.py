@@ -8,7 +8,7 @@ from typing import Final
 
 from .experiment import SEEDS, Experiment, Finding, conduct
 
-MODULES: Final = ("hops", "upkeep", "timing", "swarming", "replay", "agreeing")
+MODULES: Final = ("hops", "upkeep", "timing", "swarming", "nats", "replay", "agreeing")
 """Modules of this folder with `EXPERIMENTS`; each is imported only when it is wanted."""
 
 

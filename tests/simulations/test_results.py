@@ -120,12 +120,12 @@ def test_times_in_words(value: float, text: str) -> None:
 
 
 def test_runs_of_two_settings_are_compared_seed_by_seed(tmp_path: Path) -> None:
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         for name, last in (("slow", 200.0 + seed), ("quick", 100.0 + seed)):
             result = made(name, seed, last)
-            save(result, tmp_path / f"{name}-{seed}", report(result))
+            save(result, tmp_path / f"{name}-{seed}", "")
     path, runs, sentences = compare_folders([tmp_path], None)
-    assert (path.name, runs) == ("comparison.html", 6)
+    assert (path.name, runs) == ("comparison.html", 4)
     # The scenarios differ by their names alone, so they count as one setting.
     assert "differ by their seeds" in sentences[0]
     assert path.read_text().count("<svg") == 6

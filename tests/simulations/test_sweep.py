@@ -102,15 +102,16 @@ def test_ctrl_c_leaves_whole_results(tmp_path: Path) -> None:
          "--seeds", "1-2000", "--workers", "2", "-o", str(out)],
         stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    assert process.stdout is not None
     seen = 0
-    for line in process.stdout:
-        seen += json.loads(line)["event"] == "simulated"
-        if seen == 2:
-            os.killpg(process.pid, signal.SIGINT)
-            break
-    last = json.loads(process.stdout.read().splitlines()[-1])
-    assert process.wait(60) == 130
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            seen += json.loads(line)["event"] == "simulated"
+            if seen == 2:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        last = json.loads(process.stdout.read().splitlines()[-1])
+    assert process.returncode == 130
     assert last["code"] == 130
     runs = [path for path in out.iterdir() if path.is_dir()]
     assert len(runs) >= 2
@@ -150,9 +151,9 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
         yield json.loads(place.read_text())["address"], workers
     finally:
         for process in (*workers, scheduler):
-            process.terminate()
+            process.kill()
         for process in (*workers, scheduler):
-            process.wait(30)
+            process.wait()
 
 
 @pytest.mark.processes
@@ -170,15 +171,16 @@ def test_a_dask_cluster_gives_the_same_even_if_it_loses_a_worker(
              "--seeds", "1-12", "-o", str(tmp_path / more[0]), *more],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert process.stdout is not None
         found = {}
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "simulated":
-                found[event["seed"]] = event["digest"]
-                if more[0] == "--dask" and len(found) == 2:
-                    workers[0].kill()
-        assert process.wait(120) == 0
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "simulated":
+                    found[event["seed"]] = event["digest"]
+                    if more[0] == "--dask" and len(found) == 2:
+                        workers[0].kill()
+        assert process.returncode == 0
         digests.append(found)
     assert len(digests[0]) == 12
     assert digests[0] == digests[1]

@@ -47,7 +47,7 @@ def test_a_small_network_is_known_whole() -> None:
 
 
 def test_sessions_have_the_median_asked_for_and_no_young_start() -> None:
-    words = np.random.default_rng(1).integers(0, 2**63, (4000, 2), dtype=np.uint64)
+    words = np.random.default_rng(1).integers(0, 2**64 - 1, (4000, 2), dtype=np.uint64)
     for law, shape in (("exponential", 1.0), ("weibull", 0.5), ("lognormal", 1.6)):
         churn = Churn(law, median=3600.0, shape=shape)  # type: ignore[arg-type]
         lengths = [session_length(law_of(churn), one, other) for one, other in words]

@@ -84,7 +84,7 @@ def test_sybils_at_a_key_hide_a_content() -> None:
     hidden = run(replace(SMALL, attacks=(Attack("sybil", at_key=20),)), 1)
     assert float(str(hidden.summary["fetch_found"])) < 0.1
     few = run(replace(SMALL, attacks=(Attack("sybil", at_key=5),)), 1)
-    assert few.summary["fetch_found"] == 1.0
+    assert float(str(few.summary["fetch_found"])) > 0.9
 
 
 def test_clients_are_in_no_table() -> None:

@@ -43,7 +43,7 @@ def test_a_finding_passes_when_its_interval_meets_the_band() -> None:
     assert "passes" in good[0].line()
     assert not bad[0].passes
     assert bad[0].facts()["passes"] is False
-    assert "**misses**" in list(table(bad))[-1]
+    assert "**misses**" in list(table(finding.facts() for finding in bad))[-1]
 
 
 @pytest.mark.parametrize("number", [1, 3, 5])
