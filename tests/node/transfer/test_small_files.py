@@ -98,7 +98,6 @@ async def test_a_run_of_small_files_is_sent_in_frames_that_the_peer_knows(
 
     came: dict[int, bytes] = {}
     frames = 0
-    lengths: tuple[int, ...]
     with trio.fail_after(60):
         while len(came) < 53:
             body, block = await wire.receive()
