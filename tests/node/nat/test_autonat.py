@@ -273,7 +273,7 @@ class OldServer:
 
 
 @pytest.mark.parametrize(
-    ("liars", "state"), [(0, "private"), (1, "private"), (4, "public")], ids=str
+    ("liars", "state"), [(0, "private"), (1, "private"), (4, "unknown")], ids=str
 )
 async def test_version_1_decides_by_more_than_three_if_there_is_no_other(
     autojump_clock: object, make_peer: MakePeer, make_host: MakeHost, liars: int, state: str
@@ -282,9 +282,8 @@ async def test_version_1_decides_by_more_than_three_if_there_is_no_other(
     for number in range(5):
         status = StatusV1.OK if number < liars else StatusV1.E_DIAL_ERROR
         await bob.host.dial(OldServer(await make_host(f"old{number}"), status).addr)
-    await until(lambda: bob.nat.reachability != "unknown")
     await trio.sleep(200)
-    assert bob.nat.reachability == state
+    assert bob.nat.reachability == state  # who says that it reached us without a dial is not heard
 
 
 # Our side
