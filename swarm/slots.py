@@ -159,7 +159,7 @@ class Slots:
                     active.remove(name)
                     waiting.append(name)
         while len(active) > max(self.most, 1) and len(before) > self.most:
-            excess = [name for name in active if peers[name].got == 0]
+            excess = [name for name in active if name in busy and peers[name].got == 0]
             if not excess:
                 break
             self._set(excess[-1], False, now)
