@@ -37,6 +37,9 @@ from .upload import Upload
 TICK_SECONDS = 0.25
 """How often slots and offers are looked after, while there is something to decide."""
 
+UNREAD_SECONDS = 8.0
+"""A peer that takes nothing of what is sent to it for so long keeps no slot from others."""
+
 MAX_RANGES = 1024
 """Ranges in one Have of ours."""
 
@@ -240,7 +243,7 @@ class Dealer:
             return
         self._slots.measured(self._rate(), self._piece)
         links = list(self._swarm.dealt_links())
-        busy = [link.source.name for link in links if _is_busy(link)]
+        busy = [link.source.name for link in links if _is_busy(link, now)]
         ours = self._swarm.held_bits() if (self._swarm.pieces or 0) <= CHUNK_BITS else None
         lacking = [link.source.name for link in links if _lacks(link, ours)]
         held = {link.source.name: _held(link) for link in links}
@@ -309,8 +312,10 @@ def _holds_all(link: DealtLink) -> bool:
     return _held(link) == bits.pieces
 
 
-def _is_busy(link: DealtLink) -> bool:
-    """Return whether a peer has asked for something that has not left."""
+def _is_busy(link: DealtLink, now: float) -> bool:
+    """Return whether a peer has asked for something that has not left, and takes what is sent."""
+    if link.lane.queued() and now >= link.lane.moved_at + UNREAD_SECONDS:
+        return False
     return bool(link.upload and link.upload.waiting) or link.lane.queued() > 0
 
 

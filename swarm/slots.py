@@ -158,12 +158,11 @@ class Slots:
                     self._set(name, False, now)
                     active.remove(name)
                     waiting.append(name)
-        while len(active) > max(self.most, 1) and len(before) > self.most:
-            excess = [name for name in active if peers[name].got == 0]
-            if not excess:
-                break
-            self._set(excess[-1], False, now)
-            active.remove(excess[-1])
+        asking = [name for name in active if name in busy]
+        excess = [name for name in asking if not peers[name].got]
+        for name in reversed(excess[max(0, len(excess) - max(0, len(asking) - self.most)) :]):
+            self._set(name, False, now)  # the line is slower than was thought
+            active.remove(name)
         while len(active) < self.most and waiting:
             if len(self.served) >= SLOTS:
                 idle = [n for n, peer in peers.items() if peer.served and n not in active]
