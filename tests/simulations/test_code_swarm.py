@@ -64,7 +64,7 @@ def test_tables_tell_who_was_done_when_and_how_rare_pieces_were() -> None:
     done = result.tables[COMPLETIONS]
     assert len(done["completed"]) == 6
     assert max(done["completed"]) == result.summary["seconds"]
-    assert sum(done["down_bytes"]) == 6 * 32 * (64 << 10) + result.summary["wasted_bytes"]  # type: ignore[operator, arg-type]
+    assert sum(done["down_bytes"]) == 6 * 32 * (64 << 10) + result.summary["wasted_bytes"]  # type: ignore[operator]
     rare = result.tables[AVAILABILITY]
     assert rare["least"][0] == 1
     assert rare["done"][-1] == 6
