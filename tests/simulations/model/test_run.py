@@ -101,7 +101,14 @@ def test_clients_are_in_no_table() -> None:
         ({"workload": Workload(fetches=5)}, "workload.fetches"),
         ({"churn": Churn("exponential")}, "churn"),
         ({"nodes": 300_000, "dht": Dht()}, "nodes"),
-        ({"tier": "model-hashed", "attacks": (Attack("lie", 0.1),)}, ""),
+        (
+            {
+                "tier": "model-hashed",
+                "attacks": (Attack("lie", 0.1),),
+                "workload": Workload(lookups=5),
+            },
+            "attacks",
+        ),
     ],
 )
 def test_what_the_model_cannot_express_is_refused_by_name(
