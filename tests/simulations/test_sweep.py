@@ -158,10 +158,10 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
 
 @pytest.mark.processes
 @pytest.mark.long
-def test_a_dask_cluster_gives_the_same_even_if_it_loses_a_worker(
+def test_a_dask_cluster_with_two_workers_gives_the_same(
     tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
 ) -> None:
-    address, workers = cluster
+    address, _ = cluster
     scenario = tmp_path / "s.toml"
     scenario.write_text(write(SMALL))
     digests = []
@@ -178,8 +178,6 @@ def test_a_dask_cluster_gives_the_same_even_if_it_loses_a_worker(
                 event = json.loads(line)
                 if event["event"] == "simulated":
                     found[event["seed"]] = event["digest"]
-                    if more[0] == "--dask" and len(found) == 2:
-                        workers[0].kill()
         assert process.returncode == 0
         digests.append(found)
     assert len(digests[0]) == 12
