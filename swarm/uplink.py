@@ -48,6 +48,9 @@ those that are sent to now may be slower than the line."""
 WORTH: Final = 1.25
 """It is worth that if so many times as much does."""
 
+UNREAD_SECONDS: Final = 4.0
+"""If nothing left for so long it was not the line that was slow: nobody read."""
+
 IDLE_SECONDS: Final = 1.0
 """A line on which nothing was queued for so long is measured from the next piece on."""
 
@@ -114,6 +117,7 @@ class Uplink:
         self._sent = 0
         self._gone = 0  # bytes that had left when it was last measured
         self._seen = 0
+        self._moved_at = 0.0
         self._from = -1.0
         self._width = 1
         """Streams that are sent to at a time although the line is busy."""
@@ -219,9 +223,11 @@ class Uplink:
         self._broke = self._broke or not queued
         span = now - self._from
         gone = self._sent - queued
-        if gone == self._seen:
+        if gone <= self._seen:  # (less: words of a few bytes are queued, too)
             return  # just behind what has left: between that the line seems to be slower
         self._seen = gone
+        self._broke = self._broke or now > self._moved_at + max(UNREAD_SECONDS, self._patience())
+        self._moved_at = now
         if self._from < 0 or span < max(PACE_SECONDS, SPAN_BYTES / (self.rate or math.inf)):
             return
         rate = (gone - self._gone) / span
