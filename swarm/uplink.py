@@ -7,8 +7,8 @@ least), and streams take turns by pieces. Receivers may be slower than the line:
 stream more is sent to, and that is kept up if more goes through. One that does not read counts for
 nothing.
 
-The line's rate is what left while something was queued all the time. A line that is always quicker
-than its node has none, and then only each stream's own bound counts.
+The line's rate is what left while something was queued all the time that peers had room for. A line
+that is always quicker than its node has none, and then only each stream's own bound counts.
 """
 
 from __future__ import annotations
@@ -61,16 +61,26 @@ class Lane:
     Args:
         queued: Returns how many bytes are queued on it.
         wake: Called when it may send after it had to wait.
+        held_up: Returns whether its peer's window is used up: the line has no part in that.
 
     Attributes:
         sent: Bytes that were queued so far.
     """
 
-    __slots__ = ("_ahead", "_at", "_gone", "granted", "moved_at", "queued", "rate", "sent", "wake")
+    __slots__ = (
+        *("_ahead", "_at", "_gone", "granted", "held_up", "moved_at", "queued", "rate", "sent"),
+        "wake",
+    )
 
-    def __init__(self, queued: Callable[[], int], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        queued: Callable[[], int],
+        wake: Callable[[], None],
+        held_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.queued = queued
         self.wake = wake
+        self.held_up = held_up
         self.sent = 0
         self.granted = False
         self.rate: float | None = None
@@ -197,7 +207,7 @@ class Uplink:
         if any(other.granted for other in self._busy):
             return False  # it queues its piece any moment
         if rate is None:
-            return sum(other.queued() for other in self._busy) < LEAST_AHEAD
+            return sum(other.queued() for other in self._moving(now)) < LEAST_AHEAD
         moving = self._moving(now)
         if sum(other.queued() for other in moving) < rate * AHEAD_SECONDS:
             return True
@@ -207,7 +217,11 @@ class Uplink:
     def _moving(self, now: float) -> list[Lane]:
         """Return the lanes on which something is queued and leaves."""
         still = now - self._patience()
-        return [lane for lane in self._busy if lane.moved_at > still and lane.queued()]
+        return [
+            lane
+            for lane in self._busy
+            if lane.moved_at > still and lane.queued() and not lane.held_up()
+        ]
 
     def _patience(self) -> float:
         """Return how long it may take until something of each busy lane leaves."""
@@ -220,7 +234,8 @@ class Uplink:
             if not lane.queued() and not lane.granted:
                 del self._busy[lane]
         queued = sum(lane.queued() for lane in self._busy)
-        self._broke = self._broke or not queued
+        idle = not any(lane.queued() and not lane.held_up() for lane in self._busy)
+        self._broke = self._broke or idle
         span = now - self._from
         gone = self._sent - queued
         if gone <= self._seen:  # (less: words of a few bytes are queued, too)
@@ -241,7 +256,7 @@ class Uplink:
             self._quick = self._quick or rate >= QUICK_RATE
         elif rate > self.rate:
             self.rate = rate  # it is quicker than that
-        self._from, self._gone, self._broke = now, gone, not queued
+        self._from, self._gone, self._broke = now, gone, idle
         self._lanes = lanes
 
     def _weigh(self, lanes: int, rate: float) -> None:

@@ -193,6 +193,11 @@ class Stream(trio.abc.HalfCloseableStream):
         return self._inner.queued
 
     @property
+    def held_up(self) -> bool:
+        """Whether the peer's window is used up: nothing can be sent until it reads."""
+        return self._inner.send_window <= 0
+
+    @property
     def is_closed(self) -> bool:
         """Whether it was closed here."""
         return self._closed

@@ -97,7 +97,7 @@ class Link:
         self._nodes_asked: Counter[Cid] = Counter()
         self._refused = 0
         self._takes_runs = False
-        self.lane = Lane(lambda: stream.queued, self.wake)
+        self.lane = Lane(lambda: stream.queued, self.wake, lambda: stream.held_up)
         self.choking = False
         """We answer none of its requests for now."""
         stream.install_sink(FrameDecoder(self, MAX_HELLO))

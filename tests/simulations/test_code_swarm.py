@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_digest_whatever_the_hash_seed() -> None:
 
 
 def test_a_picker_without_rarity_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = scenario(16, 32, 64 << 10, neighbours=16)
+    wanted = scenario(16, 64, 256 << 10, neighbours=16)
     right = ratio(wanted, 1)
     monkeypatch.setattr(
         Picker,
