@@ -135,3 +135,8 @@ def test_a_choker_that_never_rotates_is_found_out(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.long
 def test_forty_on_slow_lines_come_near_to_the_bound() -> None:
     assert 1.0 <= ratio(scenario(40, 64, 256 << 10), 1) <= 1.25
+
+
+@pytest.mark.long
+def test_two_hundred_on_slow_lines_come_near_to_the_bound() -> None:
+    assert 1.0 <= ratio(scenario(200, 256, 256 << 10), 1) <= 1.25
