@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 import click
 
 from ..node.link import Link
+from .settings import NamedPath
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def copy_arguments(function: F) -> F:
     """Add CID and an optional PATH."""
-    function = click.argument("path", required=False, type=click.Path())(function)
+    function = click.argument("path", required=False, type=NamedPath())(function)
     return click.argument("target", metavar="CID")(function)
 
 

@@ -15,7 +15,7 @@ from ..node.errors import Interrupted, NodeStopped, ShoalError
 from ..node.events import Complete, Event, Progress
 from ..node.link import Link, parse_peers
 from .session import Session, run
-from .settings import Settings, common_options, node_options, peer_option
+from .settings import NamedPath, Settings, common_options, node_options, peer_option
 
 PAUSE_SECONDS = 10.0
 """How long pausing may take after Ctrl-C: the last batch is synced to disk."""
@@ -24,7 +24,7 @@ PAUSE_SECONDS = 10.0
 @click.command("get")
 @click.argument("target", metavar="CID|LINK")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="PATH",
+    "-o", "--output", type=NamedPath(path_type=Path), metavar="PATH",
     help="Where to; a folder that exists gets the content inside. [default: the current folder]",
 )  # fmt: skip
 @peer_option("Ask this peer, too. May be repeated.")

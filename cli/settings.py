@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 STARTED = time.monotonic()
 """When the command began, near enough: this module is the first of ours to be imported."""
+
+
+class NamedPath(click.Path):
+    """A path that is not empty.
+
+    `"$UNSET"` in a script comes as "", which would stand for the current folder, and that whole
+    folder would be shared, or written to.
+    """
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Refuse an empty path; otherwise as `click.Path`."""
+        if not os.fspath(value):
+            self.fail("the path is empty; name a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @dataclass

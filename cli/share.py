@@ -15,11 +15,11 @@ from ..node.errors import Interrupted, NodeStopped
 from ..node.events import Shared
 from ..node.link import parse_peers
 from .session import Session, run
-from .settings import Settings, common_options, node_options, peer_option
+from .settings import NamedPath, Settings, common_options, node_options, peer_option
 
 
 @click.command("share")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=NamedPath(path_type=Path))
 @click.option("--hash-only", is_flag=True, help="Tell the content id; keep and serve nothing.")
 @click.option("--public", is_flag=True, help="Announce the plain hash, as IPFS nodes do.")
 @click.option("--no-announce", is_flag=True, help="Tell nobody; the link still works.")

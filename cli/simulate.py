@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from .output import Output
-from .settings import Settings, common_options
+from .settings import NamedPath, Settings, common_options
 from .simulate_ask import ask, from_status
 from .simulate_check import agree, validate
 from .simulate_sweep import sweep
 from .simulating import changed, file_name, perform
 
-SCENARIO = click.argument("scenario", type=click.Path(path_type=Path, dir_okay=False))
+SCENARIO = click.argument("scenario", type=NamedPath(path_type=Path, dir_okay=False))
 
 SET = click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE",
@@ -53,7 +53,7 @@ def forecast(settings: Settings) -> int:
 @click.option("--seed", type=click.IntRange(min=0), help="[default: the scenario's first]")
 @SET
 @click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path),
+    "-o", "--output", "folder", type=NamedPath(path_type=Path),
     help="Folder for tables and report. [default: NAME-SEED here]",
 )  # fmt: skip
 @common_options
@@ -83,9 +83,9 @@ def run_one(
 
 
 @simulate_command.command("report")
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.argument("folders", nargs=-1, required=True, type=NamedPath(path_type=Path, exists=True))
 @click.option(
-    "-o", "--output", "path", type=click.Path(path_type=Path),
+    "-o", "--output", "path", type=NamedPath(path_type=Path),
     help="The HTML file. [default: comparison.html in the first folder; report.html of one run]",
 )  # fmt: skip
 @common_options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .output import Output
-from .settings import Settings, common_options
+from .settings import NamedPath, Settings, common_options
 from .simulating import file_name, perform, seeds_of, split_pair
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("given", nargs=-1, metavar="[KEY=VALUE]…")
 @click.option("--seeds", default="1-5", show_default=True, help="As 1-10 or 1,2,7.")
 @click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path),
+    "-o", "--output", "folder", type=NamedPath(path_type=Path),
     help="Folder for the runs' folders. [default: QUESTION here]",
 )  # fmt: skip
 @common_options

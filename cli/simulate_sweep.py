@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .output import Output
-from .settings import Settings, common_options
+from .settings import NamedPath, Settings, common_options
 from .simulating import changed, file_name, perform, seeds_of, split_pair
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ METRICS = ("last_seconds", "p50_seconds", "found_share", "hops_mean")
 
 
 @click.command("sweep")
-@click.argument("scenario", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("scenario", type=NamedPath(path_type=Path, dir_okay=False))
 @click.option(
     "--vary", "varied", multiple=True, metavar="KEY=A,B,…",
     help="Run with each of these values. May be repeated: every combination is run.",
@@ -35,7 +35,7 @@ METRICS = ("last_seconds", "p50_seconds", "found_share", "hops_mean")
 @click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")
 @click.option("--metric", help="The number of the summary that is compared.")
 @click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path),
+    "-o", "--output", "folder", type=NamedPath(path_type=Path),
     help="Folder for the runs' folders. [default: NAME-sweep here]",
 )  # fmt: skip
 @common_options

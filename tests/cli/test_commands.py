@@ -318,3 +318,22 @@ def test_errors_are_one_sentence_and_a_code(
     done = shoal("--json", "get", CID)
     assert done.events[-1]["event"] == "error"
     assert done.events[-1]["code"] == code
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("share", ""),
+        ("get", CID, "-o", ""),
+        ("rm", CID, ""),
+        ("simulate", "run", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    shoal: Any, node: Any, words: tuple[str, ...]
+) -> None:
+    done = shoal("--json", *words)
+    assert done.code == 2
+    assert "the path is empty; name a file or folder" in done.events[0]["message"]
+    assert not node.opened
+    assert not node.asked

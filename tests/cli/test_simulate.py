@@ -164,3 +164,9 @@ def test_validation_of_the_swarm_is_told_number_by_number(shoal: Any, scenario: 
     assert [event["passes"] for event in done.events] == [True] * 3
     assert done.code == 0
     assert json.dumps(done.events[0])
+
+
+def test_a_scenario_that_does_not_exist(shoal: Any, tmp_path: Path) -> None:
+    done = shoal("--json", "simulate", "run", str(tmp_path / "none.toml"))
+    assert (done.code, done.events[0]["code"]) == (5, 5)
+    assert done.events[0]["message"] == f"{tmp_path / 'none.toml'}: it does not exist"

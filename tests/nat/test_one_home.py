@@ -1,4 +1,4 @@
-"""Two machines behind one router: they meet without anybody's help, and stay on their own network."""
+"""Two machines behind one router meet without help, and stay on their own network."""
 
 from __future__ import annotations
 
