@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..wire.ids import Cid
-from ..wire.walk import Entry
 from .bits import Bits
 from .choice import chosen_of
+from .copy_files import CopyFiles, signed_stat
 from .database import Connection, read_cid, signed
 from .errors import DestinationExists, StorageError
 from .filesystem import Disk, FileKind, FileStat
@@ -24,9 +24,6 @@ from .index import Index
 from .journal import Journal
 from .model import Copy, CopyState
 from .tree import Tree
-
-FILE_BATCH: Final = 1024
-"""Recorded files read from the database at once."""
 
 MAX_SENTENCES: Final = 100
 """Changed files that are named one by one."""
@@ -44,7 +41,11 @@ _UNFINISHED: Final = (CopyState.FETCHING.value, CopyState.PAUSED.value)
 
 
 class Copies:
-    """The rows of all copies and their files."""
+    """The rows of all copies.
+
+    Attributes:
+        files: Those of their files.
+    """
 
     def __init__(
         self, connection: Connection, index: Index, bits: Bits, journal: Journal, disk: Disk
@@ -54,6 +55,7 @@ class Copies:
         self._bits = bits
         self._journal = journal
         self._disk = disk
+        self.files = CopyFiles(connection, index)
 
     def get(self, copy_id: int) -> Copy | None:
         """See `Store.copy`."""
@@ -164,7 +166,7 @@ class Copies:
                 (copy_id,),
             )
             self._db.run("DELETE FROM copy_files WHERE copy = ?", (copy_id,))
-            self.record_files(copy_id, stats)
+            self.files.record(copy_id, stats)
             self._bits.set_whole(copy_id)
         return self._known(copy_id)
 
@@ -311,79 +313,6 @@ class Copies:
             self._start_over(copy_id)
         return held
 
-    # Files
-
-    def record_files(self, copy_id: int, stats: Iterable[tuple[int, FileStat]]) -> None:
-        """Remember (ordinal, stat) of files as the ones whose bytes the bits speak of."""
-        with self._db.transaction():
-            self._db.run_many(
-                "INSERT OR REPLACE INTO copy_files VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
-                (
-                    (
-                        copy_id,
-                        ordinal,
-                        signed(stat.device),
-                        signed(stat.inode),
-                        stat.size,
-                        stat.mtime_ns,
-                        stat.ctime_ns,
-                    )
-                    for ordinal, stat in stats
-                ),
-            )
-
-    def recorded(self, copy_id: int, ordinal: int) -> tuple[FileStat, bool] | None:
-        """Return what was recorded of a file, and whether it is marked bad."""
-        row = self._db.row(
-            "SELECT * FROM copy_files WHERE copy = ? AND ordinal = ?", (copy_id, ordinal)
-        )
-        return (_stat(row), bool(row[7])) if row else None
-
-    def all_recorded(self, copy: Copy) -> Iterator[tuple[Entry, FileStat, bool]]:
-        """Yield (entry, stat, bad) of all recorded files, in order."""
-        first = 0
-        while entries := self._index.entries(copy.cid, first, FILE_BATCH):
-            found = self.recorded_among(copy.id, first, len(entries))
-            for entry in entries:
-                if (row := found.get(entry.ordinal)) is not None:
-                    yield entry, *row
-            if len(entries) < FILE_BATCH:
-                break
-            first += len(entries)
-
-    def recorded_among(
-        self, copy_id: int, first: int, count: int
-    ) -> dict[int, tuple[FileStat, bool]]:
-        """Return what was recorded of files, by ordinal from `first` on, and which are bad."""
-        rows = self._db.rows(
-            "SELECT * FROM copy_files WHERE copy = ? AND ordinal >= ? AND ordinal < ?",
-            (copy_id, first, first + count),
-        )
-        return {row[1]: (_stat(row), bool(row[7])) for row in rows}
-
-    def places(self, copy: Copy, first: int, count: int) -> dict[int, tuple[str, FileStat | None]]:
-        """Return paths and recorded stats of the entries from ordinal `first` on."""
-        rows = self._db.rows(
-            "SELECT e.ordinal, path, f.copy, f.ordinal, device, inode, f.size, mtime_ns, ctime_ns, "
-            "bad FROM entries AS e LEFT JOIN copy_files AS f "
-            "ON f.copy = ? AND f.ordinal = e.ordinal "
-            "WHERE content = ? AND e.ordinal >= ? AND e.ordinal < ?",
-            (copy.id, self._index.row_id(copy.cid), first, first + count),
-        )
-        return {row[0]: (row[1], None if row[2] is None else _stat(row[2:])) for row in rows}
-
-    def recorded_ordinals(self, copy_id: int) -> list[int]:
-        """Return which files are recorded."""
-        rows = self._db.rows("SELECT ordinal FROM copy_files WHERE copy = ?", (copy_id,))
-        return [ordinal for (ordinal,) in rows]
-
-    def mark(self, copy_id: int, ordinals: Iterable[int], bad: bool) -> None:
-        """Mark files as bad, or take that back."""
-        self._db.run_many(
-            "UPDATE copy_files SET bad = ? WHERE copy = ? AND ordinal = ?",
-            ((bad, copy_id, ordinal) for ordinal in ordinals),
-        )
-
     # Are the files of a finished copy as they were?
 
     def check(self, copy_id: int) -> list[str]:
@@ -394,7 +323,7 @@ class Copies:
         sentences: list[str] = []
         tree = Tree(self._disk, copy.path)
         changes: list[tuple[int, bool]] = []
-        for entry, recorded, was_bad in self.all_recorded(copy):
+        for entry, recorded, was_bad in self.files.all(copy):
             why = _difference(tree, entry.path, recorded)
             if (why is not None) == was_bad:
                 continue
@@ -404,7 +333,7 @@ class Copies:
         if changes:
             with self._db.transaction():
                 for bad in (True, False):
-                    self.mark(copy_id, (o for o, was in changes if was is bad), bad)
+                    self.files.mark(copy_id, (o for o, was in changes if was is bad), bad)
                 self._set_reason(copy_id)
         return sentences
 
@@ -495,25 +424,6 @@ def _difference(tree: Tree, path: str, recorded: FileStat) -> str | None:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None if signed_stat(found).same_file(recorded) else "was changed"
-
-
-def signed_stat(stat: FileStat) -> FileStat:
-    """Return a stat as it comes back from the database."""
-    if stat.inode < 1 << 63 and stat.device < 1 << 63:
-        return stat
-    return FileStat(
-        stat.kind,
-        signed(stat.device),
-        signed(stat.inode),
-        stat.size,
-        stat.mtime_ns,
-        stat.ctime_ns,
-    )
-
-
-def _stat(row: Any) -> FileStat:
-    _, _, device, inode, size, mtime_ns, ctime_ns, _ = row
-    return FileStat(FileKind.FILE, device, inode, size, mtime_ns, ctime_ns)
 
 
 def _copy(row: Any) -> Copy:

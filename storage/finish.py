@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from ..wire.errors import ContentRefused
 from ..wire.walk import Entry, EntryKind
 from .choice import entries_of
-from .copies import signed_stat
+from .copy_files import signed_stat
 from .errors import FileMissing
 from .filesystem import FileKind, FileStat
 from .model import Copy

@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from .copies import signed_stat
+from .copy_files import signed_stat
 from .errors import FileChanged, FileMissing, storage_error
 from .filesystem import DiskFile, FileStat
 from .model import Copy, PieceTable
@@ -128,7 +128,7 @@ class CopyReader:
         for ordinal, offset, length in wanted:
             if not first <= ordinal < end:
                 first, end = ordinal, ordinal + PLACES_AT_ONCE
-                places = self._store.copy_rows.places(copy, first, PLACES_AT_ONCE)
+                places = self._store.copy_rows.files.places(copy, first, PLACES_AT_ONCE)
             try:
                 path, recorded = places[ordinal]
                 tree = tree or self._tree_at(copy.place)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..wire.errors import InvalidText
 from ..wire.ids import Cid
-from .copies import signed_stat
+from .copy_files import signed_stat
 from .database import DATABASE_NAME, Connection, open_database
 from .errors import Damaged, disk_errors
 from .filesystem import Disk, FileKind, Folder

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from ..wire.walk import Entry, EntryKind
-from .copies import signed_stat
+from .copy_files import signed_stat
 from .errors import disk_errors
 from .filesystem import FileKind, FileStat
 from .model import Copy, Removed

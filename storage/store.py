@@ -387,7 +387,7 @@ class Store:
         if copy is None:
             raise KeyError(copy_id)
         self.open_files.drop(copy_id, ordinal)
-        self.copy_rows.mark(copy_id, [ordinal], True)
+        self.copy_rows.files.mark(copy_id, [ordinal], True)
         self.copy_rows.refresh_reason(copy_id)
         entry = self.entries(copy.cid, ordinal, 1)[0]
         return entry.first_piece, entry.pieces
@@ -429,24 +429,24 @@ class Store:
 
     def recorded_file(self, copy_id: int, ordinal: int) -> tuple[FileStat, bool] | None:
         """Return the recorded stat of a copy's file, and whether it is marked as changed."""
-        return self.copy_rows.recorded(copy_id, ordinal)
+        return self.copy_rows.files.get(copy_id, ordinal)
 
     def recorded_among(
         self, copy_id: int, first: int, count: int
     ) -> dict[int, tuple[FileStat, bool]]:
         """Return the same for the files among `count` entries, by ordinal."""
-        return self.copy_rows.recorded_among(copy_id, first, count)
+        return self.copy_rows.files.among(copy_id, first, count)
 
     def recorded_files(self, copy_id: int) -> Iterator[tuple[Entry, FileStat, bool]]:
         """Yield (entry, recorded stat, marked as changed) of a copy's files, in order."""
         copy = self.copy(copy_id)
         if copy is None:
             raise KeyError(copy_id)
-        return self.copy_rows.all_recorded(copy)
+        return self.copy_rows.files.all(copy)
 
     def record_files(self, copy_id: int, stats: Iterable[tuple[int, FileStat]]) -> None:
         """Remember (ordinal, stat) of files as those whose bytes the bits speak of (one commit)."""
-        self.copy_rows.record_files(copy_id, stats)
+        self.copy_rows.files.record(copy_id, stats)
 
     def working_inode(self, copy_id: int) -> int | None:
         """Return the inode of the working file or folder that was made for a copy."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from ..wire.blocks import digest_of
 from .bits import Bits
-from .copies import Copies, signed_stat
+from .copies import Copies
+from .copy_files import signed_stat
 from .errors import Damaged
 from .filesystem import DiskFile, FileStat
 from .model import PIECE_BYTES, PIECES_PER_BLOCK, Copy, MissingNodes, PieceTable, Verified
@@ -156,8 +157,8 @@ class Verification:
     def _commit(self, right: list[int], wrong: list[int]) -> None:
         """Write down what a block's pieces and the files that ended in it are."""
         with self.store.transaction():
-            self.copies.record_files(self.copy.id, self.records)
-            self.copies.mark(self.copy.id, self.marks, True)
+            self.copies.files.record(self.copy.id, self.records)
+            self.copies.files.mark(self.copy.id, self.marks, True)
             self.bits.set(self.copy.id, right)
             if wrong:
                 self.bits.clear(self.copy.id, wrong)

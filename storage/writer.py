@@ -17,7 +17,7 @@ from bitarray.util import zeros
 
 from ..wire.errors import Misuse
 from ..wire.walk import Entry, EntryKind
-from .copies import signed_stat
+from .copy_files import signed_stat
 from .errors import (
     DestinationExists,
     DiskFault,
@@ -96,7 +96,7 @@ class CopyWriter:
                 pass
         else:
             self._check_files(tree)
-        self._note_recorded(self._store.copy_rows.recorded_ordinals(self._copy.id))
+        self._note_recorded(self._store.copy_rows.files.ordinals(self._copy.id))
         self.check_room()
 
     def check_room(self) -> None:

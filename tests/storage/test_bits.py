@@ -101,9 +101,9 @@ def test_marks_cover_bits_and_do_not_change_them(store: Store) -> None:
     stat = FileStat(FileKind.FILE, 1, (1 << 64) - 5, 4, 7, 7)
     store.record_files(copy, [(1, stat), (2, stat)])
     store.set_bits(copy, range(10))
-    store.copy_rows.mark(copy, [1], True)
+    store.copy_rows.files.mark(copy, [1], True)
     assert store.bits(copy).to01() == "0000111111"
-    store.copy_rows.mark(copy, [1], False)
+    store.copy_rows.files.mark(copy, [1], False)
     assert store.bits(copy).to01() == "1" * 10
 
 
