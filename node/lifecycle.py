@@ -24,7 +24,7 @@ from ..storage.home import Home, default_home
 from ..storage.model import Copy, CopyState, tag_text
 from ..storage.store import Store
 from ..wire.addresses import parse_multiaddr, with_peer
-from ..wire.errors import PeerFault
+from ..wire.errors import InvalidText, PeerFault
 from ..wire.ids import Cid
 from ..wire.keys import PrivateKey
 from . import limiting, sharing
@@ -143,7 +143,10 @@ class Lifecycle:
         self.config = self._config or load_config(self.home_path, os.environ)
         make = partial(_new_key, environment)
         secret = await environment.run_blocking(home.identity, make)
-        self.identity = PrivateKey.from_message(secret)
+        try:
+            self.identity = PrivateKey.from_message(secret)
+        except InvalidText as why:
+            raise home.damaged_key(str(why)) from why
         self.peer_id = self.identity.peer_id
         now = environment.clock.now()
         tag = tag_text(environment.random.secret(5))

@@ -87,11 +87,15 @@ class Home:
             data = bytearray(MAX_KEY_BYTES + 1)
             del data[file.preadv([data], 0) :]
         if not 0 < len(data) <= MAX_KEY_BYTES:
-            raise Damaged(
-                f"{self.path / KEY_NAME} is no key: restore it from a backup, or remove it to "
-                "get a new peer id"
-            )
+            raise self.damaged_key(f"it has {len(data) or 'no'} bytes")
         return bytes(data)
+
+    def damaged_key(self, why: str) -> Damaged:
+        """Return what to tell the owner of a key file that holds no key."""
+        return Damaged(
+            f"{self.path / KEY_NAME} is no key ({why}): restore it from a backup, or remove it to "
+            "get a new peer id"
+        )
 
     def _new_identity(self, secret: bytes) -> bytes:
         """Write the key under another name first, so that half a key is never found."""

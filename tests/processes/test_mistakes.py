@@ -151,6 +151,14 @@ def test_an_unknown_key_in_the_configuration(bench: Any) -> None:
     check(bench.run("home", "up"), 2, "lisen", "listen")
 
 
+def test_a_key_that_is_none(bench: Any) -> None:
+    home = bench.folder / "home"
+    home.mkdir()
+    (home / "identity.key").write_bytes(b"ten bytes!")
+    check(bench.run("home", "id"), 5, "identity.key", "backup")
+    assert (home / "identity.key").read_bytes() == b"ten bytes!"
+
+
 def test_errors_as_json(bench: Any) -> None:
     done = bench.run("home", "--json", "get", "not-a-cid")
     assert done.returncode == 2
