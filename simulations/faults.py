@@ -73,6 +73,12 @@ def reset(network: Network, one: str, other: str) -> int:
     return len(broken)
 
 
+def move(network: Network, name: str, *ips: str) -> None:
+    """Give a machine other addresses, as another Wi-Fi does; nothing tells its peers."""
+    network.note("move", name, *ips)
+    network.move(network.places[name], ips)
+
+
 def crash(network: Network, name: str) -> None:
     """Let a machine die: its listeners are gone, its streams break at both ends."""
     network.note("crash", name)

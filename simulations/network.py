@@ -154,6 +154,23 @@ class Network:
             behind.members.append(place)
         return place
 
+    def move(self, place: Place, ips: Sequence[str]) -> None:
+        """Give a place other addresses; what went over those that it loses is stranded."""
+        for ip in ips:
+            if self._by_ip.get(ip, place) is not place:
+                raise ValueError(f"{ip} belongs to {self._by_ip[ip].name}")
+        gone = set(place.ips) - set(ips)
+        for ip in gone:
+            del self._by_ip[ip]
+        self._by_ip.update((ip, place) for ip in ips)
+        place.ips = tuple(ips)
+        for listener in dict.fromkeys(place.listeners.values()):
+            listener.follow()
+        for stream in list(place.streams):
+            pair = host_port(stream.local)
+            if pair is not None and pair[0] in gone:
+                stream.strand()
+
     def path(self, source: Place, target: Place) -> Path:
         """Return the path from one place to another."""
         key = (source.name, target.name)
@@ -230,14 +247,13 @@ class Network:
 
 
 class MemoryListener:
-    """A listening address of a place."""
+    """A listening address of a place; `host` may stand for all addresses of its family."""
 
-    def __init__(self, place: Place, keys: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, place: Place, host: str, port: int, keys: list[tuple[str, int]]) -> None:
         self._place = place
+        self._host = host
+        self._port = port
         self._keys = keys
-        shown = [(ip, port) for ip, port in keys if len(keys) == 1 or ip not in LOOPBACK.values()]
-        shown += [key for key in keys if key not in shown]
-        self._addrs = tuple(tcp_addr(ip, port) for ip, port in shown)
         self._waiting: deque[MemoryStream] = deque()
         self._changed = trio.Event()
         self._closed = False
@@ -245,7 +261,16 @@ class MemoryListener:
     @property
     def addrs(self) -> Sequence[Multiaddr]:
         """Concrete addresses that lead here."""
-        return self._addrs
+        keys = self._keys
+        shown = [(ip, port) for ip, port in keys if len(keys) == 1 or ip not in LOOPBACK.values()]
+        shown += [key for key in keys if key not in shown]
+        return tuple(tcp_addr(ip, port) for ip, port in shown)
+
+    def follow(self) -> None:
+        """Listen where the place is now."""
+        self._leave()
+        self._keys = keys_of(self._place, self._host, self._port)
+        self._place.listeners.update((key, self) for key in self._keys)
 
     @property
     def full(self) -> bool:
@@ -276,11 +301,23 @@ class MemoryListener:
         """Stop listening."""
         self._closed = True
         self._changed.set()
+        self._leave()
+        while self._waiting:
+            self._waiting.popleft().break_off("nobody listens any more")
+
+    def _leave(self) -> None:
         for key in self._keys:
             if self._place.listeners.get(key) is self:
                 del self._place.listeners[key]
-        while self._waiting:
-            self._waiting.popleft().break_off("nobody listens any more")
+
+
+def keys_of(place: Place, host: str, port: int) -> list[tuple[str, int]]:
+    """Return where a listener of a place is found; a wildcard stands for all of its family."""
+    family = WILDCARD.get(host)
+    if family is None:
+        return [(host, port)]
+    ips = [ip for ip in place.ips if ipaddress.ip_address(ip).version == family]
+    return [(ip, port) for ip in (*ips, LOOPBACK[family])]
 
 
 class MemoryTransport:
@@ -308,19 +345,13 @@ class MemoryTransport:
             raise OSError(f"{addr} is no TCP address")
         host, port = pair
         place = self.place
-        family = WILDCARD.get(host)
-        if family is None:
-            ips = [host]
-        else:
-            ips = [ip for ip in place.ips if ipaddress.ip_address(ip).version == family]
-            ips.append(LOOPBACK[family])
-        if not all(ip in place.ips or ipaddress.ip_address(ip).is_loopback for ip in ips):
-            raise error_of(errno.EADDRNOTAVAIL)
         port = port or place.free_port()
-        keys = [(ip, port) for ip in ips]
+        keys = keys_of(place, host, port)
+        if not all(ip in place.ips or ipaddress.ip_address(ip).is_loopback for ip, _ in keys):
+            raise error_of(errno.EADDRNOTAVAIL)
         if any(key in place.listeners for key in keys):
             raise error_of(errno.EADDRINUSE)
-        listener = MemoryListener(place, keys)
+        listener = MemoryListener(place, host, port, keys)
         place.listeners.update((key, listener) for key in keys)
         await trio.lowlevel.checkpoint()
         return listener

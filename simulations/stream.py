@@ -58,6 +58,7 @@ class Half:
         self.broken = ""
         """Why the stream broke; empty while it has not."""
         self.changed = trio.Event()
+        self._stranded = False
 
     def join(self, other: Half) -> None:
         """Take note of the other direction."""
@@ -100,8 +101,13 @@ class Half:
             self.buffer.clear()
             self.wake()
 
+    def strand(self) -> None:
+        """Let nothing arrive any more, and nobody be told."""
+        self._stranded = True
+        self._under_way.clear()
+
     def _arrive(self) -> None:
-        if not self._under_way:
+        if self._stranded or not self._under_way:
             return  # it broke meanwhile
         item = self._under_way.popleft()
         if isinstance(item, bytes):
@@ -209,6 +215,11 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         """Break both directions at once, as a reset does."""
         self._in.break_off(reason)
         self._out.break_off(reason)
+
+    def strand(self) -> None:
+        """Cut both directions for good: both ends stay open, and nothing comes."""
+        self._in.strand()
+        self._out.strand()
 
     def _check_sendable(self) -> None:
         if self._closed or self._sent_eof:

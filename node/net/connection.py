@@ -22,7 +22,7 @@ from ..environment import RawStream
 from .errors import ConnectionLost, StreamRefused
 from .negotiation import Answering, Discard, Proposing
 from .paths import Path, path_to
-from .pump import Pump
+from .pump import PING_SECONDS, Pump
 from .secure import Secured
 from .serving import Service, Serving
 from .stream import Stream
@@ -213,9 +213,9 @@ class Connection:
             raise ConnectionLost(self._reason or "the peer did not identify itself")
         return self.info
 
-    def doubt(self) -> None:
+    def doubt(self, within: float = PING_SECONDS) -> None:
         """See whether the peer is still there; if it does not answer the connection ends."""
-        self._pump.doubt()
+        self._pump.doubt(within)
 
     def set_info(self, info: IdentifyInfo | None) -> None:
         """Take what identify told (None: it failed)."""

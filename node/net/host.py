@@ -28,6 +28,7 @@ from .identify import Identify, ping
 from .making import Maker
 from .paths import Path
 from .peerstore import Peerstore
+from .pump import DOUBT_SECONDS
 from .reach import Reach
 from .roster import SPARE_SECONDS, Roster
 from .secure import NoiseKeys, Secured, upgrade
@@ -334,6 +335,8 @@ class Host:
             path=path,
             limited=limited,
         )
+        for older in self._roster.of(connection.peer_id):
+            older.doubt(DOUBT_SECONDS)
         self._roster.add(connection)
         self._nursery.start_soon(self._run_connection, connection)
         return connection

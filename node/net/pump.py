@@ -55,6 +55,10 @@ PING_EVERY = 30.0
 PING_SECONDS = 20.0
 """Keep-alive: a ping every 30 s (go), its answer within 20 s."""
 
+DOUBT_SECONDS = 5.0
+"""Within which it is to come on a connection whose peer has a newer one with us: it may be at
+another address now, and nothing tells us of that."""
+
 DRAIN_SECONDS = 2.0
 """How long a connection that we close waits for the peer to make room for what is queued."""
 
@@ -124,6 +128,8 @@ class Pump:
         self._ping_at: float | None = None
         self._pong = trio.Event()
         self._doubted = trio.Event()
+        self._within = PING_SECONDS
+        self._patience = trio.CancelScope()
         self._rate = 0.0
         self.closing = False
         self._drain_by = 0.0
@@ -153,8 +159,11 @@ class Pump:
         self._scope.deadline = trio.current_time() + GOODBYE_SECONDS
         self.wake()
 
-    def doubt(self) -> None:
-        """Ping now: the peer may be gone."""
+    def doubt(self, within: float = PING_SECONDS) -> None:
+        """Ping now, with so many seconds for the answer: the peer may be gone."""
+        self._within = min(self._within, within)
+        patience = self._patience  # an answer that is waited for already
+        patience.deadline = min(patience.deadline, trio.current_time() + within)
         self._doubted.set()
 
     def ponged(self, opaque: int) -> None:
@@ -389,20 +398,22 @@ class Pump:
 
     async def _keep_alive(self) -> None:
         while True:
-            self._doubted = trio.Event()
             with trio.move_on_after(PING_EVERY):
                 await self._doubted.wait()
+            self._doubted = trio.Event()
+            within, self._within = self._within, PING_SECONDS
             self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
-            self._ping_at = trio.current_time()
+            self._ping_at = began = trio.current_time()
             self._pong = trio.Event()
             self._session.ping(self._ping_id)
             self.wake()
             heard = self.bytes_in
-            with trio.move_on_after(PING_SECONDS) as scope:
+            with trio.move_on_after(within) as self._patience:
                 await self._pong.wait()
             # On a slow link the answer may stand behind a long batch: other bytes count, too.
-            if scope.cancelled_caught and self.bytes_in == heard:
-                raise _Ended(f"the peer did not answer for {PING_SECONDS:.0f} s")
+            if self._patience.cancelled_caught and self.bytes_in == heard:
+                seconds = trio.current_time() - began
+                raise _Ended(f"the peer did not answer for {seconds:.0f} s")
 
 
 def _moved(old: memoryview, have: int, more: int) -> memoryview:

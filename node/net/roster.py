@@ -48,6 +48,10 @@ class Roster:
         preferred = "out" if self._own < peer else "in"
         return min(usable, key=lambda c: (c.limited, c.path, c.direction != preferred, c.opened_at))
 
+    def of(self, peer: PeerId) -> list[Connection]:
+        """Return all connections with a peer, the oldest first."""
+        return list(self._by_peer.get(peer, ()))
+
     def limited(self, peer: PeerId) -> list[Connection]:
         """Return the connections with a peer over relays that carry no content."""
         return [c for c in self._by_peer.get(peer, ()) if c.usable and c.limited]
