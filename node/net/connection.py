@@ -17,13 +17,12 @@ from ...wire.addresses import Scope, scope_of
 from ...wire.errors import PeerFault
 from ...wire.identify import IdentifyInfo
 from ...wire.ids import PeerId
-from ...wire.yamux import Session, YamuxStream
+from ...wire.yamux import YamuxStream
 from ..environment import RawStream
 from .errors import ConnectionLost, StreamRefused
 from .negotiation import Answering, Discard, Proposing
+from .muxing import Security
 from .paths import Path, path_to
-from .pump import Pump
-from .secure import Secured
 from .serving import Service, Serving
 from .stream import Stream
 
@@ -70,7 +69,7 @@ class Connection:
     def __init__(
         self,
         raw: RawStream,
-        secured: Secured,
+        secured: Security,
         *,
         direction: Literal["in", "out"],
         services: dict[str, Service],
@@ -80,8 +79,8 @@ class Connection:
         path: Path | None = None,
         limited: bool = False,
     ) -> None:
-        self.peer_id: PeerId = secured.session.peer
-        self.key = secured.session.key
+        self.peer_id: PeerId = secured.peer
+        self.key = secured.key
         self.direction: Literal["in", "out"] = direction
         self.is_initiator = direction == "out"
         self.remote: Multiaddr = raw.remote
@@ -93,7 +92,7 @@ class Connection:
         """Whether a relay ends it after some time or bytes: it is for meeting, not for content."""
         self.upgrading = False
         """Whether somebody is at finding a better path to the peer."""
-        self.handshake_hash = secured.session.handshake_hash
+        self.handshake_hash = secured.handshake_hash
         self.opened_at = now()
         self._began = trio.current_time()
         self.info: IdentifyInfo | None = None
@@ -114,10 +113,9 @@ class Connection:
         self._accepted: list[Stream] = []
         self._lazy: list[Stream] = []
         self._faults = self._refused_streams = 0  # since housekeeping last came by
-        self.session = Session(self.is_initiator, self, budgets.shared)
+        self.session, self._pump = secured.mux(self, budgets)
         self.session.rtt = secured.rtt
         self.session.now = trio.current_time
-        self._pump = Pump(raw, secured, self.session, self, budgets.run_blocking, budgets.buffers)
         self._nursery: trio.Nursery | None = None
 
     # Facts

@@ -26,11 +26,12 @@ from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
 from .errors import TooMany, Unreachable
 from .identify import Identify, ping
 from .making import Maker
+from .muxing import Security
 from .paths import Path
 from .peerstore import Peerstore
 from .reach import Reach
 from .roster import SPARE_SECONDS, Roster
-from .secure import NoiseKeys, Secured, upgrade
+from .secure import NoiseKeys, upgrade
 from .serving import Handler, Service
 from .stream import Stream
 
@@ -315,14 +316,14 @@ class Host:
     def _register(
         self,
         raw: RawStream,
-        secured: Secured,
+        secured: Security,
         initiator: bool,
         path: Path | None,
         limited: bool,
     ) -> Connection:
         if self._nursery is None or self._closing:
             raise TooMany("the node is closing")
-        self._roster.make_room(secured.session.peer, raw.remote)
+        self._roster.make_room(secured.peer, raw.remote)
         connection = Connection(
             raw,
             secured,

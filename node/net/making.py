@@ -18,8 +18,9 @@ from ..environment import Listener, RawStream
 from .connection import Connection
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS
 from .errors import NetError, Unreachable, WrongPeer
+from .muxing import Security
 from .paths import Path
-from .secure import NoiseKeys, Secured, upgrade
+from .secure import NoiseKeys, upgrade
 
 if TYPE_CHECKING:
     from .host import Host
@@ -64,7 +65,7 @@ class Maker:
         self,
         host: Host,
         keys: NoiseKeys,
-        register: Callable[[RawStream, Secured, bool, Path | None, bool], Connection],
+        register: Callable[[RawStream, Security, bool, Path | None, bool], Connection],
     ) -> None:
         self._host = host
         self._keys = keys
@@ -190,7 +191,7 @@ class Maker:
                 secured = await upgrade(
                     raw, self._keys, ephemeral, initiator=initiator, expected=expected
                 )
-            if path is None and self._is_expected(raw.remote, secured.session.peer):
+            if path is None and self._is_expected(raw.remote, secured.peer):
                 path = Path.PUNCHED
             return self._register(raw, secured, initiator, path, limited)
         except BaseException as error:

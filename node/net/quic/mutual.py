@@ -52,7 +52,7 @@ class MutualContext(tls.Context):
         super()._server_handle_hello(input_buf, initial_buf, handshake_buf, onertt_buf)
 
     @property
-    def certificate_chain(self) -> list[Any]:  # type: ignore[override]
+    def certificate_chain(self) -> list[Any]:
         """What stands behind our certificate: nothing; but in front of it we ask for theirs.
 
         The server reads this when its Certificate message is about to be laid out, inside the part
@@ -161,7 +161,8 @@ def _push_certificate_request(buffer: Any) -> None:
     buffer.push_uint8(tls.HandshakeType.CERTIFICATE_REQUEST)
     with tls.push_block(buffer, 3):
         tls.push_opaque(buffer, 1, b"")
-        with tls.push_block(buffer, 2), tls.push_extension(
-            buffer, tls.ExtensionType.SIGNATURE_ALGORITHMS
+        with (
+            tls.push_block(buffer, 2),
+            tls.push_extension(buffer, tls.ExtensionType.SIGNATURE_ALGORITHMS),
         ):
             tls.push_list(buffer, 2, buffer.push_uint16, SIGNATURES)
