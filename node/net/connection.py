@@ -18,10 +18,9 @@ from ...wire.errors import PeerFault
 from ...wire.identify import IdentifyInfo
 from ...wire.ids import PeerId
 from ...wire.yamux import YamuxStream
-from ..environment import RawStream
 from .errors import ConnectionLost, StreamRefused
+from .muxing import Carrier, Security
 from .negotiation import Answering, Discard, Proposing
-from .muxing import Security
 from .paths import Path, path_to
 from .serving import Service, Serving
 from .stream import Stream
@@ -68,7 +67,7 @@ class Connection:
 
     def __init__(
         self,
-        raw: RawStream,
+        raw: Carrier,
         secured: Security,
         *,
         direction: Literal["in", "out"],

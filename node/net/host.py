@@ -11,22 +11,25 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import trio
 from multiaddr import Multiaddr
 
+from ...wire.addresses import quic_place
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
 from ...wire.keys import PrivateKey
-from ..environment import Environment, Listener, RawStream
+from ..environment import Environment, Listener
 from .bounds import Budgets, Limits
 from .connection import TOO_MANY_FAULTS, Connection
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
 from .errors import TooMany, Unreachable
 from .identify import Identify, ping
 from .making import Maker
-from .muxing import Security
+from .muxing import Carrier, Security
 from .paths import Path
 from .peerstore import Peerstore
 from .reach import Reach
@@ -34,6 +37,12 @@ from .roster import SPARE_SECONDS, Roster
 from .secure import NoiseKeys, upgrade
 from .serving import Handler, Service
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from .quic.endpoint import Endpoint
+    from .quic.transport import QuicTransport
+
+NO_QUIC = "QUIC is not there: install it with pip install 'shoal[quic]', and leave out --no-quic"
 
 APART_SECONDS = 1.0
 """For the proper end of a connection that is nobody's."""
@@ -51,6 +60,9 @@ class HostConfig:
 
     limits: Limits = field(default_factory=Limits)
     """How many connections there may be."""
+
+    quic: bool = True
+    """Use QUIC, too, where its library and UDP are there."""
 
 
 @immutable
@@ -89,7 +101,7 @@ class Host:
         """Told of a connection over which content begins to flow."""
         self._services: dict[str, Service] = {}
         self._hidden: set[str] = set()
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener | Endpoint] = []
         self._roster = Roster(self.peer_id, self.config.limits)
         keys = NoiseKeys(identity, environment.random.secret(32))
         self.maker = Maker(self, keys, self._register)
@@ -106,8 +118,23 @@ class Host:
         self._nursery: trio.Nursery | None = None
         self._closing = False
         self._budgets = Budgets(environment.run_blocking, self._roster.relieve)
+        self.quic = self._make_quic()
+        """QUIC; None = TCP alone."""
         self._identify = Identify(self, self.config.agent)
         self._identify.serve()
+
+    def _make_quic(self) -> QuicTransport | None:
+        datagrams = self.environment.datagrams
+        if datagrams is None or not self.config.quic or find_spec("qh3") is None:
+            return None
+        from .quic.transport import QuicTransport  # its library takes a while to import
+
+        def count(reason: str) -> None:
+            self.faults[reason] += 1
+
+        return QuicTransport(
+            self.environment, datagrams, self.identity, self._budgets.shared, count
+        )
 
     # Life
 
@@ -127,6 +154,8 @@ class Host:
                 await self.listen(addr)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                if self.quic is not None:
+                    self.quic.begin(nursery.start_soon)
                 for listener in self._listeners:
                     nursery.start_soon(self.maker.accept, listener, nursery)
                 nursery.start_soon(self._identify.push_changes)
@@ -138,6 +167,8 @@ class Host:
             with trio.CancelScope(shield=True):
                 for listener in self._listeners:
                     await listener.aclose()
+                if self.quic is not None:
+                    self.quic.close()
 
     async def listen(self, addr: Multiaddr) -> None:
         """Listen on one more address, before or while `run` runs.
@@ -145,7 +176,13 @@ class Host:
         Raises:
             OSError: The address is in use or not ours.
         """
-        listener = await self.environment.transport.listen(addr)
+        listener: Listener | Endpoint
+        if quic_place(addr) is None:
+            listener = await self.environment.transport.listen(addr)
+        elif self.quic is None:
+            raise OSError(NO_QUIC)
+        else:
+            listener = await self.quic.listen(addr)
         self._listeners.append(listener)
         if self._nursery is not None:
             self._nursery.start_soon(self.maker.accept, listener, self._nursery)
@@ -315,7 +352,7 @@ class Host:
 
     def _register(
         self,
-        raw: RawStream,
+        raw: Carrier,
         secured: Security,
         initiator: bool,
         path: Path | None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from multiaddr import Multiaddr
 
 from ...wire.ids import PeerId
 from ...wire.keys import PublicKey
@@ -12,6 +14,36 @@ from ...wire.yamux import YamuxStream
 if TYPE_CHECKING:
     from .bounds import Budgets
     from .connection import Connection
+
+
+class Carrier(Protocol):
+    """One way to one peer, before or after it is secured."""
+
+    @property
+    def remote(self) -> Multiaddr:
+        """The other end's address, without a peer id."""
+        ...
+
+    @property
+    def local(self) -> Multiaddr:
+        """Our end's address, without a peer id."""
+        ...
+
+    async def aclose(self) -> None:
+        """End it."""
+        ...
+
+
+@runtime_checkable
+class SelfSecuring(Carrier, Protocol):
+    """A carrier that brings its own handshake and its own streams."""
+
+    client: bool
+    """Whether we dialled: the roles are fixed."""
+
+    async def secure(self, expected: PeerId | None) -> Security:
+        """Finish the handshake; the caller brings the deadline and closes when this fails."""
+        ...
 
 
 class Muxer(Protocol):

@@ -17,7 +17,7 @@ from ...wire.errors import PeerFault
 from ...wire.yamux import Read, Session
 from ...wire.yamux_frames import HEADER_BYTES
 from ..environment import RawStream, RunBlocking
-from .stream import FileRange, Stream
+from .reading import read_run, runs_of, withdraw
 
 if TYPE_CHECKING:
     from .secure import Secured
@@ -331,52 +331,16 @@ class Pump:
 
     async def _perform(self, reads: list[Read], plain: memoryview, length: int) -> int:
         """Read file parts into the batch; return its length without the frames that failed."""
-        at = 0
         failed: dict[int, int] = {}  # stream id -> where the first frame stands that fails
-        while at < len(reads):
-            run = at + 1
-            end = reads[at].offset + len(reads[at].view)
-            while run < len(reads) and reads[run].source is reads[at].source:
-                if reads[run].offset != end:
-                    break
-                end += len(reads[run].view)
-                run += 1
-            group = reads[at:run]
-            why = await self._read_group(group)
+        for run in runs_of(reads):
+            why = await read_run(run, self._run_blocking)
             if why is not None:
-                failed.setdefault(group[0].stream.id, group[0].frame)
-                self._withdraw(group[0], why)
-            at = run
+                failed.setdefault(run[0].stream.id, run[0].frame)
+                withdraw(run[0], why)
         for stream_id, frame in failed.items():
             # Neither old bytes of the buffer nor a hole: the stream ends before what is missing.
             length = yamux_frames.cut(plain, length, stream_id, frame)
         return length
-
-    async def _read_group(self, group: list[Read]) -> str | None:
-        """Read one contiguous range; return what is wrong, if something is."""
-        part = group[0].source
-        assert isinstance(part, FileRange)
-        wanted = sum(len(read.view) for read in group)
-        views = [read.view for read in group]
-        try:
-            done = part.file.preadv(views, group[0].offset, nowait=True)
-            if done < wanted:
-                done = await self._run_blocking(part.file.preadv, views, group[0].offset)
-        except (OSError, ValueError) as error:
-            return str(error)
-        if done < wanted:
-            return "the file has become shorter"
-        if part.unchanged is not None and not part.unchanged():
-            return "the file was changed"
-        return None
-
-    def _withdraw(self, read: Read, why: str) -> None:
-        part = read.source
-        stream = read.stream.driver
-        if isinstance(stream, Stream):
-            stream.reset(why)
-        if isinstance(part, FileRange) and part.failed is not None:
-            part.failed(why)
 
     async def _goodbye(self) -> None:
         with trio.move_on_after(GOODBYE_SECONDS):

@@ -60,9 +60,7 @@ class Secured:
     def mux(self, connection: Connection, budgets: Budgets) -> tuple[yamux.Session, Pump]:
         """Run yamux over the stream."""
         session = yamux.Session(connection.is_initiator, connection, budgets.shared)
-        pump = Pump(
-            self.raw, self, session, connection, budgets.run_blocking, budgets.buffers
-        )
+        pump = Pump(self.raw, self, session, connection, budgets.run_blocking, budgets.buffers)
         return session, pump
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from qh3._hazmat import CryptoError, pull_quic_header
@@ -22,6 +23,7 @@ from qh3.tls import Group
 
 from ....wire.errors import PeerFault
 from ....wire.tls_certificate import OwnCertificate
+from ...environment import Place
 from .mutual import SIGNATURES, MutualContext
 
 ALPN: Final = "libp2p"
@@ -29,9 +31,6 @@ VERSION: Final = 1
 CONNECTION_ID_BYTES: Final = 8
 IDLE_SECONDS: Final = 60.0
 """After which a silent connection is over; a ping goes out more often than that."""
-
-Place = tuple[str, int] | tuple[str, int, int, int]
-"""A socket address, as the socket module has it."""
 
 FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, RuntimeError),
@@ -337,10 +336,8 @@ class Engine:
         self._quietly("stop_sending", stream)
 
     def _quietly(self, operation: str, stream: int) -> None:
-        try:
+        with suppress(ValueError, RuntimeError):  # over already
             getattr(self._quic._core, operation)(stream, 0)
-        except (ValueError, RuntimeError):
-            pass  # over already
 
     def ping(self, number: int) -> None:
         """Send a ping."""
