@@ -8,7 +8,6 @@ qh3's own loop takes them all at once. `tests/node/net/quic/test_library.py` hol
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -31,6 +30,9 @@ VERSION: Final = 1
 CONNECTION_ID_BYTES: Final = 8
 IDLE_SECONDS: Final = 60.0
 """After which a silent connection is over; a ping goes out more often than that."""
+
+NO_AUTHORITY: Final = 0
+"""`ssl.CERT_NONE`: nobody else vouches for a certificate; it is judged by us."""
 
 FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, RuntimeError),
@@ -163,7 +165,7 @@ class Engine:
             max_stream_data=window,
             max_datagram_size=datagram,
             signature_algorithms=list(SIGNATURES),
-            verify_mode=ssl.CERT_NONE,  # no authority vouches: the certificate is judged by us
+            verify_mode=NO_AUTHORITY,
         )
         configuration.load_cert_chain(certificate.certificate, certificate.key)
         self._quic = _Connection(
