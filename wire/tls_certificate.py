@@ -36,6 +36,12 @@ VALID_AFTER: Final = datetime.timedelta(days=365 * 100)
 _UNDERSTOOD: Final = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage)
 """Critical extensions that forbid nothing here."""
 
+_MALFORMED: Final = (
+    *(ValueError, TypeError, OverflowError, UnsupportedAlgorithm, InvalidSignature),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""What reading a certificate may raise."""
+
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _SEQUENCE: Final = 0x30
 _OCTETS: Final = 0x04
@@ -124,7 +130,7 @@ def check_certificate(der: bytes, now: float, expected: PeerId | None = None) ->
             raise PeerFault("tls-certificate", "not valid now")
         _check_own_signature(certificate)
         spki = _spki(certificate.public_key())
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature, TypeError) as error:
+    except _MALFORMED as error:
         raise PeerFault("tls-certificate", type(error).__name__) from error
     message, signature = decode_signed_key(value)
     key = PublicKey.from_message(message)

@@ -31,6 +31,9 @@ CONNECTION_ID_BYTES: Final = 8
 IDLE_SECONDS: Final = 60.0
 """After which a silent connection is over; a ping goes out more often than that."""
 
+OVER: Final = frozenset({"closing", "draining", "terminated"})
+"""States of the library's connection in which nothing more can be sent."""
+
 NO_AUTHORITY: Final = 0
 """`ssl.CERT_NONE`: nobody else vouches for a certificate; it is judged by us."""
 
@@ -309,7 +312,7 @@ class Engine:
     def can_open(self) -> bool:
         """Whether the peer allows one more stream of ours."""
         core = self._quic._core
-        if core is None:
+        if core is None or core.state in OVER:
             return False
         allowed, _, opened, _ = core.stream_limits
         return opened < allowed
@@ -319,10 +322,14 @@ class Engine:
         assert self._quic._core is not None
         return self._quic._core.open_stream(False)
 
-    def send(self, stream: int, data: memoryview | bytes, fin: bool) -> None:
-        """Queue bytes of a stream; they are copied."""
+    def send(self, stream: int, data: memoryview | bytes, fin: bool) -> bool:
+        """Queue a copy of bytes of a stream; False = it was stopped, or all is over."""
         assert self._quic._core is not None
-        self._quic._core.send_stream(stream, data, fin)
+        try:
+            self._quic._core.send_stream(stream, data, fin)
+        except (ValueError, RuntimeError):
+            return False
+        return True
 
     def queued(self, stream: int | None = None) -> int:
         """Return the bytes of a stream, or of all, that have not been sent yet."""
@@ -342,8 +349,9 @@ class Engine:
             getattr(self._quic._core, operation)(stream, 0)
 
     def ping(self, number: int) -> None:
-        """Send a ping."""
-        self._quic.send_ping(number)
+        """Send a ping; nothing happens if the connection is over."""
+        with suppress(QuicConnectionError):
+            self._quic.send_ping(number)
 
     def close(self, code: int, reason: str) -> None:
         """Say that the connection is over; `transmit` gives the datagram."""

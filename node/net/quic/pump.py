@@ -139,6 +139,7 @@ class QuicPump:
                 link.close(1, self._broken_reason)
                 raise _Over(self._broken_reason)
             session.rtt = link.engine.rtt or session.rtt
+            session.said = False
             await self._hand_over()
             more = await link.flush() or more
             link.check_fault()
@@ -220,10 +221,8 @@ class QuicPump:
 
     def _send(self, stream: YamuxStream, data: memoryview) -> None:
         fin = stream.wants_fin
-        try:
-            self._link.engine.send(stream.id, data, fin)
-        except ValueError:  # the peer has stopped this stream; the event is on its way
-            self._session.stopped_by_peer(stream.id)
+        if not self._link.engine.send(stream.id, data, fin):
+            self._session.stopped_by_peer(stream.id)  # the event is on its way
             return
         self._session.sent(stream, len(data))
         if fin:

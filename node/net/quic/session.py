@@ -56,6 +56,8 @@ class QuicSession:
         self._fed: dict[YamuxStream, None] = {}
         self.held = False
         """Nothing is taken, since a reader is behind."""
+        self.said = False
+        """The library was told something that has to go out (a reset)."""
         self.unread = 0
         self.queued = 0
         self.gone_away = False
@@ -116,6 +118,7 @@ class QuicSession:
 
     def _refuse(self, stream_id: int) -> None:
         self._aborted.add(stream_id)
+        self.said = True
         self._engine.stop(stream_id)
         if not stream_id & 2:
             self._engine.reset(stream_id)
@@ -261,7 +264,7 @@ class QuicSession:
     @property
     def has_output(self) -> bool:
         """Whether the pump has something to do."""
-        return bool(self._ready) or (self.held and self.behind() is None)
+        return bool(self._ready) or self.said or (self.held and self.behind() is None)
 
     @property
     def can_hand_over(self) -> bool:
