@@ -43,6 +43,9 @@ FAILURES: Final = (
 )
 """What qh3 may raise on bytes that it does not expect: the connection is over then, no more."""
 
+PANICS: Final = "pyo3_runtime"
+"""The module of what a broken promise inside its Rust comes out as; it is no `Exception`."""
+
 logging.getLogger("quic").addHandler(logging.NullHandler())
 logging.getLogger("quic").propagate = False  # it would write a line for each peer that goes
 

@@ -19,7 +19,7 @@ from ....wire.keys import PublicKey
 from ....wire.tls_certificate import check_certificate
 from ...environment import Place
 from ..errors import ConnectionLost
-from .library import FAILURES, Ended, Engine, Event, IdAdded, IdRetired
+from .library import FAILURES, PANICS, Ended, Engine, Event, IdAdded, IdRetired
 from .pump import QuicPump
 from .session import QuicSession
 
@@ -274,7 +274,9 @@ class Link:
         """What the library raises is the end of this connection, and of no other."""
         try:
             yield
-        except FAILURES as error:
+        except BaseException as error:
+            if not isinstance(error, FAILURES) and type(error).__module__ != PANICS:
+                raise
             why = f"{type(error).__name__}: {error}"
             self._fault = self._fault or self.engine.fault or PeerFault("quic-library", why[:200])
             self.failed = self.failed or "the connection broke"
