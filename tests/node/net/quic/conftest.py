@@ -167,9 +167,11 @@ async def joined(a: Host, b: Host) -> tuple[Connection, Connection]:
     ours = await a.dial(with_peer(b.listen_addrs()[0], b.peer_id))
     await ours.identified()
     with trio.fail_after(10):
-        while (theirs := b.connection(a.peer_id)) is None or theirs.info is None:
+        while True:
+            theirs = b.connection(a.peer_id)
+            if theirs is not None and theirs.info is not None:
+                return ours, theirs
             await trio.sleep(0.01)
-    return ours, theirs
 
 
 async def read_all(stream: Stream) -> bytes:

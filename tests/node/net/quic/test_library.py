@@ -98,7 +98,7 @@ class Pair:
 
 
 def taken(engine: Engine) -> list[Event]:
-    found = []
+    found: list[Event] = []
     while (event := engine.take()) is not None:
         if not isinstance(event, IdAdded):
             found.append(event)
@@ -291,7 +291,7 @@ def test_a_hostile_handshake_never_does_more_than_end_the_connection(
                 buffer.push_bytes(bytes(changed))  # type: ignore[attr-defined]
 
     context.handle_message = tampered  # type: ignore[assignment, method-assign]
-    with suppress(FAILURES):
+    with suppress(*FAILURES):
         pair.run(12)
     assert pair.server is not None
     assert not pair.server.established
