@@ -370,6 +370,16 @@ def quic_place(addr: Multiaddr) -> tuple[str, int] | None:
             return None
 
 
+def is_quic(addr: Multiaddr) -> bool:
+    """Return whether it is a plain QUIC address."""
+    return quic_place(addr) is not None
+
+
+def place_of(addr: Multiaddr) -> tuple[str, int] | None:
+    """Return (IP address, port) of a plain TCP or QUIC address; None for any other."""
+    return host_port(addr) or quic_place(addr)
+
+
 def quic_addr(host: str, port: int) -> Multiaddr:
     """Return the QUIC multiaddr of an IP address and UDP port; IPv4 inside IPv6 is unwrapped."""
     ip = unmapped(ipaddress.ip_address(host.partition("%")[0]))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, ip_of, is_relayed, quic_place, scope_of
+from ...wire.addresses import Scope, ip_of, is_quic, is_relayed, scope_of
 from ...wire.errors import PeerFault
 from .connection import Connection
 from .errors import NetError, TooMany, WrongPeer
@@ -130,7 +130,7 @@ def ranked(
         scope = scope_of(addr)
         ip = ip_of(addr)
         order = Scope.GLOBAL + is_relayed(addr) if scope is None else int(scope)
-        return (order, quic_place(addr) is not None, 0 if ip and ip.version == 6 else 1)
+        return (order, is_quic(addr), 0 if ip and ip.version == 6 else 1)
 
     usable.sort(key=rank)
     pauses: list[tuple[Multiaddr, float]] = []

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import quic_place
+from ...wire.addresses import is_quic
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
 from ...wire.keys import PrivateKey
-from ..environment import Environment, Listener
+from ..environment import Environment, Listener, RawStream
 from .bounds import Budgets, Limits
 from .connection import TOO_MANY_FAULTS, Connection
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
 from .errors import TooMany, Unreachable
 from .identify import Identify, ping
 from .making import Maker
-from .muxing import Carrier, Security
+from .muxing import Carrier, Security, SelfSecuring
 from .paths import Path
 from .peerstore import Peerstore
 from .reach import Reach
@@ -177,7 +177,7 @@ class Host:
             OSError: The address is in use or not ours.
         """
         listener: Listener | Endpoint
-        if quic_place(addr) is None:
+        if not is_quic(addr):
             listener = await self.environment.transport.listen(addr)
         elif self.quic is None:
             raise OSError(NO_QUIC)
@@ -325,12 +325,15 @@ class Host:
             NetError, PeerFault, OSError, trio.TooSlowError: It did not work.
         """
         secret = self._random.secret
-        keys = NoiseKeys(PrivateKey(secret(32)), secret(32))
-        with trio.fail_after(CONNECT_SECONDS):
-            raw = await self.environment.transport.dial(addr)
-        try:
+        identity = PrivateKey(secret(32))
+        async with self._raw_apart(addr, identity) as raw:
+            secured: Security
             with trio.fail_after(UPGRADE_SECONDS):
-                secured = await upgrade(raw, keys, secret(32), initiator=True, expected=peer)
+                if isinstance(raw, SelfSecuring):
+                    secured = await raw.secure(peer)
+                else:
+                    keys = NoiseKeys(identity, secret(32))
+                    secured = await upgrade(raw, keys, secret(32), initiator=True, expected=peer)
             connection = Connection(
                 raw,
                 secured,
@@ -347,6 +350,24 @@ class Host:
                 finally:
                     connection.close()
                     nursery.cancel_scope.deadline = trio.current_time() + APART_SECONDS
+
+    @asynccontextmanager
+    async def _raw_apart(
+        self, addr: Multiaddr, identity: PrivateKey
+    ) -> AsyncGenerator[RawStream | SelfSecuring, None]:
+        """Dial under another identity; what was made ends with the block."""
+        if is_quic(addr):
+            if self.quic is None:
+                raise OSError(NO_QUIC)
+            async with self.quic.apart(identity) as other:
+                with trio.fail_after(CONNECT_SECONDS):
+                    link = await other.dial(addr)
+                yield link
+            return
+        with trio.fail_after(CONNECT_SECONDS):
+            raw = await self.environment.transport.dial(addr)
+        try:
+            yield raw
         finally:
             await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, ip_of, is_relayed, quic_place, scope_of
+from ...wire.addresses import Scope, host_port, ip_of, is_quic, is_relayed, scope_of
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ..environment import Listener, RawStream
@@ -85,7 +85,7 @@ class Maker:
         """Return whether an address is of a kind that can be dialled."""
         if is_relayed(addr):
             return self.circuits is not None
-        if quic_place(addr) is not None:
+        if is_quic(addr):
             return self._host.quic is not None
         return self._host.environment.transport.can_dial(addr)
 
@@ -115,7 +115,7 @@ class Maker:
                 raise Unreachable(str(addr), [(str(addr), "no peer behind the relay is named")])
             circuit = await self.circuits.dial(addr, expected)
             return await self._secure(circuit, expected, limited=circuit.limited)
-        if quic_place(addr) is not None:
+        if is_quic(addr):
             return await self._dial_quic(addr, expected)
         port = self.listening_port(addr)
         if port is not None:

@@ -94,8 +94,16 @@ class Mover(Protocol):
     closing: bool
     broken: bool
     """The peer is at fault: nothing more is read."""
-    bytes_in: int
-    bytes_out: int
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes received, as they came over the wire."""
+        ...
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes sent."""
+        ...
 
     def wake(self) -> None:
         """Look for something to send."""

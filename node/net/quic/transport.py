@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
+import trio
 from multiaddr import Multiaddr
 
 from ....wire.addresses import quic_place
@@ -35,6 +37,7 @@ class QuicTransport:
         budget: Budget,
         count: Callable[[str], None],
     ) -> None:
+        self._environment = environment
         self._datagrams = datagrams
         self._random = environment.random.secret
         self._now = environment.clock.now
@@ -43,6 +46,20 @@ class QuicTransport:
         self._count = count
         self._start: Callable[[Callable[[], Awaitable[None]]], object] | None = None
         self.endpoints: list[Endpoint] = []
+
+    @asynccontextmanager
+    async def apart(self, identity: PrivateKey) -> AsyncGenerator[QuicTransport, None]:
+        """Give a transport under another identity, from other ports; it ends with the block."""
+        other = QuicTransport(
+            self._environment, self._datagrams, identity, self._budget, self._count
+        )
+        async with trio.open_nursery() as nursery:
+            other.begin(nursery.start_soon)
+            try:
+                yield other
+            finally:
+                other.close()
+                nursery.cancel_scope.cancel()
 
     def begin(self, start: Callable[[Callable[[], Awaitable[None]]], object]) -> None:
         """Read the sockets from now on, each in a task that `start` begins."""
