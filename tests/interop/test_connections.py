@@ -33,7 +33,10 @@ DEADLINE = 45.0
 MANY_BYTES = 64 << 20
 PIECE = 1 << 18
 
-Dialler = Literal["ours", "js"]
+ANY_QUIC = Multiaddr("/ip4/127.0.0.1/udp/0/quic-v1")
+
+Dialler = Literal["ours", "js", "ours-quic", "js-quic"]
+"""Who dials; over TCP, Noise and yamux unless it is said."""
 
 
 async def send_random(stream: Stream, count: int) -> str:
@@ -86,11 +89,11 @@ class Ours:
 
 
 @asynccontextmanager
-async def ours() -> AsyncIterator[Ours]:
+async def ours(listen: Multiaddr = ANY) -> AsyncIterator[Ours]:
     node = Ours()
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
-            await nursery.start(node.host.run, [ANY])
+            await nursery.start(node.host.run, [listen])
             yield node
             assert not node.host.faults
             await node.host.aclose()
@@ -100,8 +103,12 @@ async def ours() -> AsyncIterator[Ours]:
 @asynccontextmanager
 async def pair(js_peer: Any, dialler: Dialler) -> AsyncIterator[tuple[Ours, Any, Connection]]:
     """One node of each kind and the connection between them."""
-    async with ours() as node, js_peer(2) as js:
-        if dialler == "ours":
+    quic = dialler.endswith("-quic")
+    async with (
+        ours(ANY_QUIC if quic else ANY) as node,
+        js_peer(2, transport="quic" if quic else "tcp") as js,
+    ):
+        if dialler.startswith("ours"):
             connection = await node.host.dial(Multiaddr(js.addrs[0]))
         else:
             (addr,) = node.host.listen_addrs()
@@ -119,7 +126,7 @@ async def identity_at(js: Any, host: Host) -> Any:
     return await js.until("identity", lambda told: told["agent"], peer=str(host.peer_id))
 
 
-both = pytest.mark.parametrize("dialler", ["ours", "js"])
+both = pytest.mark.parametrize("dialler", ["ours", "js", "ours-quic", "js-quic"])
 
 
 @both
@@ -137,6 +144,7 @@ async def test_each_side_learns_who_the_other_is(js_peer: Any, dialler: Dialler)
         assert told["version"] == "shoal/1"
         assert set(told["addrs"]) == {str(addr) for addr in node.host.listen_addrs()}
         assert set(told["protocols"]) == set(node.host.protocols)
+        # js dials QUIC from another port than it listens on; we dial from where we listen.
         observed = connection.local if dialler == "ours" else node.host.listen_addrs()[0]
         assert info.observed_addr is not None
         assert without_peer(info.observed_addr) == observed
