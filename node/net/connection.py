@@ -13,7 +13,7 @@ import trio
 from multiaddr import Multiaddr
 
 from ...wire import multistream
-from ...wire.addresses import Scope, scope_of
+from ...wire.addresses import Scope, is_quic, scope_of, split_relayed
 from ...wire.errors import PeerFault
 from ...wire.identify import IdentifyInfo
 from ...wire.ids import PeerId
@@ -158,6 +158,12 @@ class Connection:
     def congested(self) -> bool:
         """Whether so much is queued that senders must wait."""
         return self.session.queued > MAX_QUEUED or self._budgets.congested
+
+    @property
+    def transport(self) -> str:
+        """What it runs over: tcp or quic (over a relay, what leads to that)."""
+        over = split_relayed(self.remote)
+        return "quic" if is_quic(self.remote if over is None else over[0]) else "tcp"
 
     @property
     def streams(self) -> int:
