@@ -26,7 +26,7 @@ help:
 
 .venv/.dev: .venv/.run
 	@echo "installing the development tools into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,dask,simulate,upnp]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,dask,quic,simulate,upnp]'
 	@# trio-typing (of multiaddr) brings stubs of an old trio that hide trio's own types from mypy.
 	@$(BIN)/python -m pip uninstall --quiet --yes trio-typing
 	@touch $@

@@ -38,7 +38,7 @@ from shoal.wire.swarm import (
     encode,
     hash_proof,
 )
-from shoal.wire.yamux import YamuxStream
+from shoal.wire.yamux import Session, YamuxStream
 from shoal.wire.yamux_frames import HEADER, PING, SYN, WINDOW
 
 MIB = 1 << 20
@@ -116,7 +116,9 @@ class Wire:
 
     def yamux(self, kind: int, flags: int, stream_id: int, value: int) -> None:
         """Queue a yamux frame past all rules of our own session."""
-        self.connection.session._control.append(HEADER.pack(0, kind, flags, stream_id, value))
+        session = self.connection.session
+        assert isinstance(session, Session)
+        session._control.append(HEADER.pack(0, kind, flags, stream_id, value))
         self.connection.wake_writer()
 
 
@@ -266,6 +268,7 @@ async def deluge(wire: Wire) -> None:
     with suppress(trio.BrokenResourceError):
         await wire.wait_end()
     session = wire.connection.session
+    assert isinstance(session, Session)
     ghost = YamuxStream(session, inner, inbound=False)
     ghost.send_window = DELUGE
     for _ in range(DELUGE >> 16):

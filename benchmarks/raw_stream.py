@@ -1,10 +1,11 @@
 """Time one stream of a real connection: no swarm protocol, no database, nothing written.
 
-    python benchmarks/raw_stream.py [--size MIB] [--repeat N] [--verify] [--memory]
+    python benchmarks/raw_stream.py [--size MIB] [--repeat N] [--verify] [--memory] [--quic]
 
 Two processes on loopback. The sender queues ranges of a file (or, with --memory, bytes) on a
 stream; the receiver's sink copies them into a buffer of 1 MiB and, with --verify, hashes it.
-Prints MB/s and CPU seconds per GiB of either side; the first run warms up and is not counted.
+With --quic it runs over QUIC instead of TCP, Noise and yamux. Prints MB/s and CPU seconds per GiB
+of either side; the first run warms up and is not counted.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-async def send(path: Path, memory: bool) -> None:
+async def send(path: Path, memory: bool, quic: bool) -> None:
     """Serve the file until standard input ends; print the address, then CPU seconds per run."""
     environment = real_environment()
     host = Host(environment, PrivateKey(environment.random.secret(32)))
@@ -66,7 +67,8 @@ async def send(path: Path, memory: bool) -> None:
         print(cpu() - started, flush=True)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(host.run, [Multiaddr("/ip4/127.0.0.1/tcp/0")])
+        addr = "/ip4/127.0.0.1/udp/0/quic-v1" if quic else "/ip4/127.0.0.1/tcp/0"
+        await nursery.start(host.run, [Multiaddr(addr)])
         host.handle(PROTOCOL, serve)
         print(with_peer(host.listen_addrs()[0], host.peer_id), flush=True)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
@@ -138,10 +140,11 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--verify", action="store_true", help="hash what arrives")
     parser.add_argument("--memory", action="store_true", help="send bytes, not a file")
+    parser.add_argument("--quic", action="store_true", help="over QUIC")
     parser.add_argument("--send", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.send is not None:
-        trio.run(send, options.send, options.memory)
+        trio.run(send, options.send, options.memory, options.quic)
         return
     size = options.size << 20
     with tempfile.TemporaryDirectory() as name:
@@ -151,6 +154,7 @@ def main() -> None:
                 file.write(bytes(PIECE))
         command = [sys.executable, __file__, "--send", str(path)]
         command += ["--memory"] if options.memory else []
+        command += ["--quic"] if options.quic else []
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as sender:

@@ -46,6 +46,7 @@ def cells(event: Event) -> list[str]:
             ping = "?" if event.rtt is None else f"{1000 * event.rtt:.0f} ms"
             moved = [size(event.bytes_in), size(event.bytes_out)]
             path = "relayed, no content" if event.limited else event.path
+            path = f"{path}, QUIC" if path and event.transport == "quic" else path
             way = [event.direction, path or "?"]
             return [event.peer_id, event.addr, *way, ping, *moved, event.agent or ""]
         case Contact():

@@ -104,6 +104,10 @@ def node_options(function: F) -> F:
             help="Find nodes on the same network, and be found. [default: yes]",
         ),
         click.option(
+            "--quic/--no-quic", default=None,
+            help="Use QUIC (UDP) beside TCP. [default: yes, if it is installed]",
+        ),
+        click.option(
             "--port-mapping/--no-port-mapping", default=None,
             help="Ask the router to forward our port. [default: yes]",
         ),

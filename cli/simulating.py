@@ -27,9 +27,8 @@ Work = Callable[[Output], int]
 
 def perform(settings: Settings, work: Work) -> int:
     """Do the work of a command and return its exit code; tell what its user can do about errors."""
-    from ..node.errors import Refused, ShoalError, UsageError, error_of, translate
+    from ..node.errors import Refused, ShoalError, UsageError, disk_error, translate
     from ..node.events import Failure
-    from ..storage.errors import storage_error
 
     gc.enable()  # main() switched it off for a quick start
     with output_for(settings) as output:
@@ -41,8 +40,7 @@ def perform(settings: Settings, work: Work) -> int:
                 )
             return work(output)
         except OSError as error:
-            fault = storage_error(error, str(error.filename or "simulating"))
-            known: ShoalError = error_of(fault.exit_code, str(fault))
+            known: ShoalError = disk_error(error, str(error.filename or "simulating"))
         except (ShoalError, ValueError) as error:
             ours = UsageError(str(error)) if _is_of_ours(error) else translate(error)
             if ours is None:

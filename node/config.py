@@ -25,7 +25,8 @@ RelayMode = Literal["auto", "off", "own"]
 
 DEFAULT_PORT = 4071
 DEFAULT_LISTEN = (f"/ip4/0.0.0.0/tcp/{DEFAULT_PORT}", f"/ip6/::/tcp/{DEFAULT_PORT}")
-"""Where `up` listens; if the port is taken, any free one."""
+"""Where `up` listens; if the port is taken, any free one. With QUIC, on UDP ports of the same
+numbers, too."""
 
 ANY_PORT_LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 """Where a `share` or `get` of its own listens."""
@@ -34,7 +35,7 @@ ANY_PORT_LISTEN = ("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0")
 LIMITS = ("up_limit", "down_limit", "peer_up_limit", "peer_down_limit", "relay_quota")
 """Settings that are numbers of bytes, a second or a day (`rates.py`)."""
 
-SWITCHES = ("mdns", "port_mapping")
+SWITCHES = ("mdns", "port_mapping", "quic")
 ON_OFF = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -76,6 +77,9 @@ class Config:
 
     mdns: bool = True
     """Find, and be found by, nodes on the same network."""
+
+    quic: bool = True
+    """Use QUIC beside TCP, if its library is there (`shoal[quic]`)."""
 
     port_mapping: bool = True
     """Ask the router to forward our port (PCP, NAT-PMP, UPnP)."""

@@ -108,6 +108,47 @@ class Transport(Protocol):
         ...
 
 
+Place = tuple[str, int] | tuple[str, int, int, int]
+"""A socket address, as the socket module has it."""
+
+
+class DatagramSocket(Protocol):
+    """A bound UDP socket."""
+
+    @property
+    def name(self) -> Place:
+        """The address that it is bound to; port 0 is replaced."""
+        ...
+
+    async def wait_readable(self) -> None:
+        """Wait for a datagram (trio.ClosedResourceError: the socket was closed)."""
+        ...
+
+    def receive(self) -> tuple[bytes, int, Place] | None:
+        """Return bytes, the size of each datagram in them, and the sender; None = nothing there."""
+        ...
+
+    async def send(self, datagrams: Sequence[bytes], place: Place) -> None:
+        """Send datagrams to one address, in order; any of them may get lost."""
+        ...
+
+    def send_now(self, datagram: bytes, place: Place) -> None:
+        """Send one datagram if that is possible without waiting."""
+        ...
+
+    def close(self) -> None:
+        """Close it; who waits for it is woken."""
+        ...
+
+
+class Datagrams(Protocol):
+    """The network's other half: UDP."""
+
+    async def bind(self, host: str, port: int) -> DatagramSocket:
+        """Open a socket on an address; port 0 takes a free one (OSError: in use, not ours)."""
+        ...
+
+
 class Clock(Protocol):
     """Wall-clock time; waiting is trio's."""
 
@@ -191,12 +232,22 @@ class Environment:
     on_a_network: bool = False
     """Whether there is a real local network around it: neighbours to call to by multicast, and a
     router to ask. A simulation has none."""
+    datagrams: Datagrams | None = None
+    """UDP, the transport's other half, for QUIC; None = TCP alone (a simulation: QUIC's library
+    draws randomness of its own)."""
 
 
 def real_environment() -> Environment:
-    """Return the environment of a real node: TCP, the system's clock and randomness, threads."""
+    """Return the environment of a real node: TCP, UDP, the system's clock, randomness, threads."""
     from .net.tcp import TcpTransport
+    from .net.udp import UdpDoor
 
     return Environment(
-        TcpTransport(), SystemClock(), SystemRandom(), run_in_thread, RealDisk(), on_a_network=True
+        TcpTransport(),
+        SystemClock(),
+        SystemRandom(),
+        run_in_thread,
+        RealDisk(),
+        on_a_network=True,
+        datagrams=UdpDoor(),
     )

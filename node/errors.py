@@ -104,6 +104,14 @@ def translate(error: Exception) -> ShoalError | None:
             return None
 
 
+def disk_error(error: OSError, doing: str) -> ShoalError:
+    """Return what the user is told of an error of the disk; `doing` reads like "writing /a/b"."""
+    from ..storage.errors import storage_error
+
+    found = storage_error(error, doing)
+    return error_of(found.exit_code, str(found))
+
+
 def told(error: BaseException) -> ShoalError | None:
     """Return what to tell the user of an error, also of a group in which nothing is a bug."""
     if isinstance(error, BaseExceptionGroup):

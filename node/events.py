@@ -221,6 +221,8 @@ class Status(Event):
     """Peer ids of the relays at which we have a place."""
     paths: dict[str, int] = field(default_factory=dict)
     """Connections by path: lan, direct, punched, relayed."""
+    transports: dict[str, int] = field(default_factory=dict)
+    """Connections by transport: tcp, quic."""
     relaying: int | None = None
     """Circuits of others that run through us; None = we are no relay."""
     relayed_bytes: int | None = None
@@ -252,6 +254,8 @@ class Peer(Event):
     protocols: tuple[str, ...] = ()
     path: str | None = None
     """lan, direct, punched or relayed."""
+    transport: str | None = None
+    """tcp or quic."""
     limited: bool = False
     """Its relay ends it soon: it is for meeting, and carries no content."""
 

@@ -6,7 +6,6 @@ transfers, and the control socket (api). What people and scripts call is in `app
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -23,15 +22,15 @@ from ..storage.errors import StorageError
 from ..storage.home import Home, default_home
 from ..storage.model import Copy, CopyState, tag_text
 from ..storage.store import Store
-from ..wire.addresses import parse_multiaddr, with_peer
+from ..wire.addresses import with_peer
 from ..wire.errors import InvalidText, PeerFault
 from ..wire.ids import Cid
 from ..wire.keys import PrivateKey
 from . import limiting, sharing
 from .client import Client, PathText, Purpose
-from .config import ANY_PORT_LISTEN, DEFAULT_LISTEN, Config, load_config
+from .config import Config, load_config
 from .environment import Environment, real_environment
-from .errors import NotFound, Refused, translate
+from .errors import NotFound, translate
 from .events import (
     Announced,
     Event,
@@ -41,6 +40,7 @@ from .find import AMINO_PROTOCOL, Dht, DhtConfig
 from .find_memory import CarefulMemory
 from .find_walk import ProviderSearch
 from .link import PeerHint, parse_peers
+from .listening import listen
 from .nat.nat import Nat
 from .net.connection import Connection
 from .net.errors import NetError, Unreachable
@@ -171,8 +171,10 @@ class Lifecycle:
 
     async def _start_network(self) -> None:
         config = self.config
-        self.host = Host(self.environment, self.identity, HostConfig())
-        await self._listen()
+        self.host = Host(self.environment, self.identity, HostConfig(quic=config.quic))
+        for said in await listen(self.host, self.config, self.purpose):
+            self.notice(said)
+        await self.nursery.start(self.host.run)
         server = config.dht == "server" or (config.dht == "auto" and self.purpose != "get")
         if config.dht_protocol == AMINO_PROTOCOL:
             server = False  # that DHT asks more of its servers than we can do
@@ -198,32 +200,6 @@ class Lifecycle:
         await self.nursery.start(self.dht.run)
         self.reaching = Reaching(self)
         await self.reaching.start()
-
-    async def _listen(self) -> None:
-        default = DEFAULT_LISTEN if self.purpose == "up" else ANY_PORT_LISTEN
-        texts = self.config.listen or default
-        explicit = self.config.listen is not None
-        opened: list[Multiaddr] = []
-        last: OSError | None = None
-        for text in texts:
-            addr = parse_multiaddr(text)
-            try:
-                await self.host.listen(addr)
-                opened.append(addr)
-                continue
-            except OSError as error:
-                last = error
-                if explicit:
-                    raise Refused(_cannot_listen(text, error)) from error
-            if last.errno == errno.EADDRINUSE:
-                free = parse_multiaddr(text.rpartition("/")[0] + "/0")
-                with suppress(OSError):
-                    await self.host.listen(free)
-                    opened.append(free)
-                    self.notice(f"the port of {text} is in use: another one was taken")
-        if not opened and last is not None:
-            raise Refused(_cannot_listen(", ".join(texts), last))
-        await self.nursery.start(self.host.run)
 
     async def _settle(self) -> None:
         """Join the DHT, go on with unfinished fetches, announce what there is."""
@@ -438,8 +414,3 @@ class Lifecycle:
 
 def _new_key(environment: Environment) -> bytes:
     return PrivateKey(environment.random.secret(32)).message
-
-
-def _cannot_listen(text: str, error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return f"cannot listen on {text}: {reason}; name another address with --listen"

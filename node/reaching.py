@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import trio
@@ -114,6 +115,8 @@ class Reaching:
             self.mapper.state if self.mapper is not None else None,
             Counter(connection.path for connection in host.connections()),
             self._node.dht.statistics().contacts,
+            None if find_spec("qh3") is None else host.quic is not None,
+            sum(connection.transport == "quic" for connection in host.connections()),
         )
 
     # Consequences

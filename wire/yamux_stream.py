@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from .errors import Misuse, PeerFault
 from .immutable import immutable
 from .yamux_frames import HEADER_BYTES
-
-if TYPE_CHECKING:
-    from .yamux import Session
 
 INITIAL_WINDOW: Final = 256 * 1024
 """Every stream begins with this window, each way, by definition (yamux specification)."""
@@ -97,17 +94,36 @@ class Events(Protocol):
         """Take note that the peer opens and takes no more streams."""
 
 
+class Multiplexer(Protocol):
+    """What a stream asks of the session that it belongs to (yamux here, QUIC in `node`)."""
+
+    def count_unread(self, count: int) -> None:
+        """Count bytes that were kept (or, below zero, taken)."""
+
+    def count_queued(self, count: int) -> None:
+        """Count bytes that were queued to send (or, below zero, laid out)."""
+
+    def credited(self, stream: YamuxStream) -> None:
+        """Take note that half of a stream's window has been consumed."""
+
+    def make_ready(self, stream: YamuxStream) -> None:
+        """Enter a stream into the round of those with something to send."""
+
+    def abort(self, stream: YamuxStream, reason: str) -> None:
+        """Reset a stream."""
+
+
 class YamuxStream:
     """One stream; made by a `Session`."""
 
     __slots__ = (
         "_offset", "_session", "_told_end", "acknowledged", "buffer", "consumed", "credited_at",
-        "driver", "fin_queued", "id", "inbound", "local_ended", "out", "queued", "ready",
+        "driver", "fin_queued", "id", "inbound", "local_ended", "muted", "out", "queued", "ready",
         "reason", "receive_window", "remote_ended", "reset", "send_window", "sink", "window",
         "window_limit",
     )  # fmt: skip
 
-    def __init__(self, session: Session, stream_id: int, *, inbound: bool) -> None:
+    def __init__(self, session: Multiplexer, stream_id: int, *, inbound: bool) -> None:
         self._session = session
         self.id = stream_id
         self.inbound = inbound
@@ -130,6 +146,8 @@ class YamuxStream:
         self.queued = 0
         """Bytes in `out`."""
         self.ready = False
+        self.muted = False
+        """The peer takes nothing more: what is queued is dropped (QUIC alone can say so)."""
         self.fin_queued = False
         self.local_ended = False
         self.remote_ended = False
@@ -222,7 +240,7 @@ class YamuxStream:
         if self.fin_queued:
             raise Misuse("the stream is closed for writing")
         size = item.length if isinstance(item, FilePart) else len(item)
-        if self.reset or not size:
+        if self.reset or self.muted or not size:
             return
         if isinstance(item, FilePart):
             self.out.append(item)

@@ -103,6 +103,16 @@ class Box:
         text = f"flush ruleset\n{self.rules}"
         run("ip", "netns", "exec", self.space, "nft", "-f", "-", stdin=text)
 
+    def drop_tcp_with(self, address: str) -> None:
+        """Let no TCP pass between this network and an address; UDP does."""
+        rules = f"""
+          table inet notcp {{ chain forward {{ type filter hook forward priority -10;
+            meta l4proto tcp ip saddr {address} drop
+            meta l4proto tcp ip daddr {address} drop
+            }}
+          }}"""
+        run("ip", "netns", "exec", self.space, "nft", "-f", "-", stdin=rules)
+
     def restart(self) -> None:
         """Forget all mappings, as a router does that was switched off and on."""
         self.load()

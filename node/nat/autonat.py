@@ -11,7 +11,7 @@ from typing import Final
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, ip_of, is_relayed, scope_of
+from ...wire.addresses import Scope, ip_of, is_quic, is_relayed, place_of, scope_of
 from ...wire.autonat import (
     DIAL_BACK,
     DIAL_REQUEST,
@@ -157,9 +157,9 @@ class AutoNatClient:
             await send_message(stream, encode_back_answer())
 
     def _listens_at(self, local: Multiaddr) -> bool:
-        pair = host_port(local)
-        ports = {p[1] for addr in self._host.listen_addrs() if (p := host_port(addr)) is not None}
-        return pair is not None and pair[1] in ports
+        place, quic = place_of(local), is_quic(local)
+        own = (place_of(addr) for addr in self._host.listen_addrs() if is_quic(addr) == quic)
+        return place is not None and place[1] in {p[1] for p in own if p is not None}
 
     async def test_whole(self, connection: Connection, addrs: Sequence[Multiaddr]) -> bool | None:
         """Ask a server of version 1 whether it reaches us anywhere; None if it would not say.
@@ -233,7 +233,9 @@ class AutoNatServer:
 
     def _willing(self, addr: Multiaddr | None) -> bool:
         """Return whether we dial an address for others: only what all of the world may dial."""
-        if addr is None or is_relayed(addr) or host_port(addr) is None:
+        if addr is None or is_relayed(addr) or place_of(addr) is None:
+            return False
+        if is_quic(addr) and self._host.quic is None:
             return False
         ours = addr in self._host.told_addrs()
         return scope_of(addr) is Scope.GLOBAL and not ours

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, scope_of
+from ...wire.addresses import Scope, is_quic, place_of, scope_of
 from ..events_reach import Rung
 from ..net.paths import Path
 from .observed import CONFIRMED_GROUPS
@@ -45,6 +45,10 @@ class Facts:
     paths: Counter[Path]
     """Connections by path."""
     dht_peers: int
+    quic: bool | None = None
+    """Whether QUIC is in use; None = its library is missing."""
+    by_quic: int = 0
+    """Connections over QUIC."""
 
 
 def climb(facts: Facts) -> list[Rung]:
@@ -52,6 +56,7 @@ def climb(facts: Facts) -> list[Rung]:
     return [
         _interfaces(facts),
         _lan(facts),
+        _quic(facts),
         _peers(facts),
         _port_mapping(facts),
         _observed(facts),
@@ -86,6 +91,20 @@ def _lan(facts: Facts) -> Rung:
         return Rung("local network", OK, text)
     hint = "check that the firewall of this machine lets multicast to UDP port 5353 pass"
     return Rung("local network", WARN, text, hint)
+
+
+def _quic(facts: Facts) -> Rung:
+    if facts.quic is None:
+        hint = "pip install 'shoal[quic]': some routers let UDP through where they stop TCP"
+        return Rung("QUIC", WARN, "is not installed: TCP is all there is", hint)
+    if not facts.quic:
+        return Rung("QUIC", WARN, "is switched off: TCP is all there is", "leave out --no-quic")
+    listening = _short(addr for addr in facts.listening if is_quic(addr))
+    text = f"{_count(facts.by_quic, 'connection')} over it"
+    if not listening:
+        hint = "name an address of it as well, as --listen /ip4/0.0.0.0/udp/4071/quic-v1"
+        return Rung("QUIC", WARN, f"listens nowhere; {text}", hint)
+    return Rung("QUIC", OK, f"listens beside TCP; {text}")
 
 
 def _peers(facts: Facts) -> Rung:
@@ -222,12 +241,12 @@ def _punching(facts: Facts) -> Rung:
 def _short(addrs: Iterable[Multiaddr]) -> list[str]:
     found = []
     for addr in addrs:
-        pair = host_port(addr)
+        pair = place_of(addr)
         if pair is None:
             found.append(str(addr))
         else:
             host = f"[{pair[0]}]" if ":" in pair[0] else pair[0]
-            found.append(f"{host}:{pair[1]}")
+            found.append(f"{host}:{pair[1]}{' (QUIC)' if is_quic(addr) else ''}")
     return found
 
 

@@ -7,14 +7,14 @@ whether we serve as a relay ourselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, ip_group, scope_of
+from ...wire.addresses import Scope, host_port, ip_group, is_quic, place_of, scope_of
 from ...wire.autonat import DIAL_REQUEST, PROTOCOL_V1
 from ...wire.errors import PeerFault
 from ..environment import Environment
@@ -62,6 +62,12 @@ class NatSettings:
 
     announce: tuple[Multiaddr, ...] = ()
     """Addresses that the owner says are ours."""
+
+
+def _kinds(addrs: Sequence[Multiaddr]) -> list[Iterator[Multiaddr]]:
+    """Split addresses into those of TCP and those of QUIC, without empty lists."""
+    kinds = [[addr for addr in addrs if is_quic(addr) == quic] for quic in (False, True)]
+    return [iter(kind) for kind in kinds if kind]
 
 
 class Nat:
@@ -139,7 +145,8 @@ class Nat:
         own = [a for a in self._host.listen_addrs() if scope_of(a) is Scope.GLOBAL]
         seen = self.observations.candidates()
         if self.mapping == "endpoint-dependent":
-            del seen[1:]  # the port is another one next time: it is for the IP alone
+            # The port is another one next time: it is for the IP alone.
+            seen = [next(of_kind) for of_kind in _kinds(seen)]
         found = dict.fromkeys([*reachable, *self.mapped, *seen, *own])
         return list(found)[:MAX_PUNCHABLE]
 
@@ -213,8 +220,9 @@ class Nat:
         """Take how a peer sees us."""
         if connection.info is None or connection.path is Path.RELAYED:
             return
-        local = host_port(connection.local)
-        ports = {p[1] for a in self._host.listen_addrs() if (p := host_port(a)) is not None}
+        local, quic = place_of(connection.local), is_quic(connection.local)
+        own = (place_of(a) for a in self._host.listen_addrs() if is_quic(a) == quic)
+        ports = {place[1] for place in own if place is not None}
         port = local[1] if local is not None and local[1] in ports else None
         self.observations.take(
             connection.peer_id,
@@ -231,7 +239,7 @@ class Nat:
     def _candidates(self) -> list[Multiaddr]:
         """Return the addresses that may be ours: named, mapped, listened on, and as others see."""
         own = [a for a in self._host.listen_addrs() if scope_of(a) is Scope.GLOBAL]
-        named = [a for a in self.settings.announce if host_port(a) is not None]
+        named = [a for a in self.settings.announce if place_of(a) is not None]
         found = [*named, *self.mapped, *own, *self.observations.candidates()]
         return list(dict.fromkeys(found))
 

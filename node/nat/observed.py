@@ -15,7 +15,7 @@ from typing import Literal
 
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, ip_group, ip_of, scope_of
+from ...wire.addresses import Scope, ip_group, ip_of, is_quic, place_of, scope_of
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
 from ...wire.scopes import IpAddress, is_dialable_ip
@@ -59,7 +59,7 @@ class Observations:
     """Reports of observers, by observer."""
 
     def __init__(self) -> None:
-        self._reports: OrderedDict[PeerId, Report] = OrderedDict()
+        self._reports: OrderedDict[tuple[PeerId, bool], Report] = OrderedDict()  # (…, over QUIC)
         self.refused = 0
         """Reports that cannot be true, or are of no use."""
 
@@ -85,7 +85,7 @@ class Observations:
         """
         group = ip_group(remote)
         ip = ip_of(observed) if observed is not None else None
-        if group is None or observed is None or host_port(observed) is None or ip is None:
+        if group is None or observed is None or place_of(observed) is None or ip is None:
             return
         if scope_of(observed) is not Scope.GLOBAL or not is_dialable_ip(ip):
             self.refused += 1
@@ -94,18 +94,20 @@ class Observations:
         if their is None or their.version != ip.version:
             self.refused += 1
             return
-        self._reports.pop(observer, None)
-        self._reports[observer] = Report(group, observed, port, outbound, now)
+        key = (observer, is_quic(observed))
+        self._reports.pop(key, None)
+        self._reports[key] = Report(group, observed, port, outbound, now)
         if len(self._reports) > MAX_REPORTS:
             # Of the group that says most: many peers of one network cannot drive out the others.
             most = Counter(r.group for r in self._reports.values()).most_common(1)[0][0]
             del self._reports[next(o for o, r in self._reports.items() if r.group == most)]
 
     def still(self, observer: PeerId, now: float) -> None:
-        """Keep an observer's report: our connection with it is still the same."""
-        report = self._reports.get(observer)
-        if report is not None:
-            self._reports[observer] = replace(report, at=now)
+        """Keep an observer's reports: our connection with it is still the same."""
+        for quic in (False, True):
+            report = self._reports.get((observer, quic))
+            if report is not None:
+                self._reports[observer, quic] = replace(report, at=now)
 
     def expire(self, now: float) -> None:
         """Forget what is too old."""
@@ -151,7 +153,7 @@ class Observations:
         """Return the global IP addresses at which observers see us, most of them first."""
         counted: Counter[str] = Counter()
         for report in self._reports.values():
-            pair = host_port(report.addr)
+            pair = place_of(report.addr)
             if pair is not None:
                 counted[pair[0]] += 1
         return [ip for ip, _ in counted.most_common(MAX_CANDIDATES)]
@@ -166,8 +168,11 @@ class Observations:
         # Each family has a NAT of its own, if any: that of IPv4 is what stands in the way.
         for version in (4, 6):
             family = [r for r in out if (ip := ip_of(r.addr)) is not None and ip.version == version]
-            if family:
-                return _mapping(family, set(own))
+            # TCP and UDP have ports of their own, and go through one box in one way.
+            kinds = [[r for r in family if is_quic(r.addr) == quic] for quic in (False, True)]
+            found = [_mapping(kind, set(own)) for kind in kinds if kind]
+            if found:
+                return next((verdict for verdict in found if verdict != "unknown"), "unknown")
         return "unknown"
 
 

@@ -21,7 +21,16 @@ from typing import Final
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, is_relayed, scope_of, tcp_addr
+from ...wire.addresses import (
+    Scope,
+    host_port,
+    ip_of,
+    is_quic,
+    is_relayed,
+    place_of,
+    scope_of,
+    tcp_addr,
+)
 from ...wire.dcutr import ATTEMPTS, MAX_MESSAGE, PROTOCOL, Dial, Invited, Inviter
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
@@ -32,6 +41,7 @@ from ..net.host import Host
 from ..net.paths import Path
 from ..net.stream import Stream
 from .circuit import read_message, send_message
+from .punch_quic import QuicPunch
 
 STREAM_SECONDS: Final = 60.0
 """For one attempt (specification)."""
@@ -122,6 +132,7 @@ class Puncher:
         self._nursery: trio.Nursery | None = None
         self._limit = trio.CapacityLimiter(MAX_AT_ONCE)
         self._chance = host.environment.random.stream("punching")
+        self._quic = QuicPunch(host, host.environment.random.stream("punching by QUIC"))
         self._wanted: dict[Connection, trio.Event] = {}
         self._invitations: dict[Connection, _Invitations] = {}
         self._doors: deque[float] = deque(maxlen=MAX_DOORS)
@@ -146,8 +157,12 @@ class Puncher:
                 self._host.unhandle(PROTOCOL)
 
     def _identified(self, connection: Connection) -> None:
-        relayed = connection.path is Path.RELAYED and connection.direction == "in"
-        if relayed and self._nursery is not None and not connection.upgrading:
+        if connection.path is not Path.RELAYED or self._nursery is None:
+            return
+        if connection.direction == "out":
+            # The invitation is on its way, and what it is answered with must not wait for this.
+            self._nursery.start_soon(self._quic.show, connection)
+        elif not connection.upgrading:
             connection.upgrading = True
             self._nursery.start_soon(self._upgrade, connection)
 
@@ -266,6 +281,7 @@ class Puncher:
 
     async def _invite(self, connection: Connection, attempt: int) -> str:
         """Make one attempt; return why it failed, if it did."""
+        await self._quic.show(connection)
         told, ports = self._ports(attempt)
         inviter = Inviter(told)
         with trio.fail_after(STREAM_SECONDS):
@@ -311,19 +327,27 @@ class Puncher:
         why = ["no address can be dialled"]
         host = self._host
 
+        async def reach(addr: Multiaddr) -> None:
+            if not is_quic(addr):
+                port = ports.get(":" in str(ip_of(addr)), host.maker.listening_port(addr))
+                raw = await host.environment.transport.dial(addr, source_port=port)
+                await host.maker.admit(raw, peer, initiator=dial.as_client, path=Path.PUNCHED)
+            elif dial.as_client:
+                await self._quic.dial(addr, peer)
+            else:
+                await self._quic.knock(addr)
+
         async def one(addr: Multiaddr) -> None:
-            pair = host_port(addr)
-            own = host.maker.listening_port(addr)
-            if pair is None or own is None:
+            usable = host.quic if is_quic(addr) else host.maker.listening_port(addr)
+            if usable is None:
                 return
-            port = ports.get(":" in pair[0], own)
             try:
                 self._knock()
                 host.dials.begin(addr)
-                success = False
+                # To knock is no dial that could fail.
+                success = None if is_quic(addr) and not dial.as_client else False
                 try:
-                    raw = await host.environment.transport.dial(addr, source_port=port)
-                    await host.maker.admit(raw, peer, initiator=dial.as_client, path=Path.PUNCHED)
+                    await reach(addr)
                     success = True
                 finally:
                     host.dials.end(addr, success)
@@ -381,5 +405,5 @@ class Puncher:
 
 
 def _is_public(addr: Multiaddr) -> bool:
-    plain = not is_relayed(addr) and host_port(addr) is not None
+    plain = not is_relayed(addr) and place_of(addr) is not None
     return plain and scope_of(addr) is Scope.GLOBAL

@@ -14,6 +14,8 @@ from typing import Literal
 
 from multiaddr import Multiaddr
 
+from ...wire.addresses import is_quic
+
 Reachability = Literal["unknown", "public", "private"]
 
 KEPT_RESULTS = 5
@@ -157,9 +159,14 @@ class AddressTests:
         Args:
             whole: What AutoNAT version 1 says of us as a whole; it counts if nothing else does.
         """
-        verdicts = [known.verdict for known in self._addrs.values()]
-        if "public" in verdicts:
+        if any(known.verdict == "public" for known in self._addrs.values()):
             return "public"
+        # Few servers dial by QUIC, so an address of that kind without a verdict says nothing.
+        verdicts = [
+            known.verdict
+            for addr, known in self._addrs.items()
+            if known.verdict != "unknown" or not is_quic(addr)
+        ]
         if verdicts and all(verdict == "private" for verdict in verdicts):
             return "private"
         return whole

@@ -13,17 +13,16 @@ import trio
 from multiaddr import Multiaddr
 
 from ...wire import multistream
-from ...wire.addresses import Scope, scope_of
+from ...wire.addresses import Scope, is_quic, scope_of, split_relayed
 from ...wire.errors import PeerFault
 from ...wire.identify import IdentifyInfo
 from ...wire.ids import PeerId
-from ...wire.yamux import Session, YamuxStream
-from ..environment import RawStream
+from ...wire.yamux import YamuxStream
 from .errors import ConnectionLost, StreamRefused
+from .keepalive import PING_SECONDS
+from .muxing import Carrier, Security
 from .negotiation import Answering, Discard, Proposing
 from .paths import Path, path_to
-from .pump import PING_SECONDS, Pump
-from .secure import Secured
 from .serving import Service, Serving
 from .stream import Stream
 
@@ -69,8 +68,8 @@ class Connection:
 
     def __init__(
         self,
-        raw: RawStream,
-        secured: Secured,
+        raw: Carrier,
+        secured: Security,
         *,
         direction: Literal["in", "out"],
         services: dict[str, Service],
@@ -80,8 +79,8 @@ class Connection:
         path: Path | None = None,
         limited: bool = False,
     ) -> None:
-        self.peer_id: PeerId = secured.session.peer
-        self.key = secured.session.key
+        self.peer_id: PeerId = secured.peer
+        self.key = secured.key
         self.direction: Literal["in", "out"] = direction
         self.is_initiator = direction == "out"
         self.remote: Multiaddr = raw.remote
@@ -93,7 +92,7 @@ class Connection:
         """Whether a relay ends it after some time or bytes: it is for meeting, not for content."""
         self.upgrading = False
         """Whether somebody is at finding a better path to the peer."""
-        self.handshake_hash = secured.session.handshake_hash
+        self.handshake_hash = secured.handshake_hash
         self.opened_at = now()
         self._began = trio.current_time()
         self.info: IdentifyInfo | None = None
@@ -114,10 +113,9 @@ class Connection:
         self._accepted: list[Stream] = []
         self._lazy: list[Stream] = []
         self._faults = self._refused_streams = 0  # since housekeeping last came by
-        self.session = Session(self.is_initiator, self, budgets.shared)
+        self.session, self._pump = secured.mux(self, budgets)
         self.session.rtt = secured.rtt
         self.session.now = trio.current_time
-        self._pump = Pump(raw, secured, self.session, self, budgets.run_blocking, budgets.buffers)
         self._nursery: trio.Nursery | None = None
 
     # Facts
@@ -161,6 +159,12 @@ class Connection:
     def congested(self) -> bool:
         """Whether so much is queued that senders must wait."""
         return self.session.queued > MAX_QUEUED or self._budgets.congested
+
+    @property
+    def transport(self) -> str:
+        """What it runs over: tcp or quic (over a relay, what leads to that)."""
+        over = split_relayed(self.remote)
+        return "quic" if is_quic(self.remote if over is None else over[0]) else "tcp"
 
     @property
     def streams(self) -> int:

@@ -1,8 +1,9 @@
 """Reaching a peer at one of several addresses: happy eyeballs, back-off and abuse limits.
 
-Order and pauses follow go-libp2p (after RFC 8305): private addresses first, then public ones,
-IPv6 before IPv4; the next address starts when the pause is over or the last one has failed. The
-first connection that is upgraded wins.
+Order and pauses follow go-libp2p (after RFC 8305): private addresses first, then public ones, IPv6
+before IPv4; the next address starts when the pause is over or the last one has failed. The first
+connection that is upgraded wins. Unlike go's, TCP comes before QUIC, as it carries several times as
+much here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, ip_of, is_relayed, scope_of
+from ...wire.addresses import Scope, ip_of, is_quic, is_relayed, scope_of
 from ...wire.errors import PeerFault
 from .connection import Connection
 from .errors import NetError, TooMany, WrongPeer
@@ -125,11 +126,11 @@ def ranked(
     """Return what can be dialled in order, each with the pause before it; relays come last."""
     usable = [addr for addr in dict.fromkeys(addrs) if can_dial(addr)]
 
-    def rank(addr: Multiaddr) -> tuple[int, int]:
+    def rank(addr: Multiaddr) -> tuple[int, bool, int]:
         scope = scope_of(addr)
-        pair = host_port(addr)
+        ip = ip_of(addr)
         order = Scope.GLOBAL + is_relayed(addr) if scope is None else int(scope)
-        return (order, 0 if pair and ":" in pair[0] else 1)
+        return (order, is_quic(addr), 0 if ip and ip.version == 6 else 1)
 
     usable.sort(key=rank)
     pauses: list[tuple[Multiaddr, float]] = []

@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import field
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import trio
 from multiaddr import Multiaddr
 
+from ...wire.addresses import is_quic
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
@@ -25,15 +28,22 @@ from .connection import TOO_MANY_FAULTS, Connection
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
 from .errors import TooMany, Unreachable
 from .identify import Identify, ping
+from .keepalive import DOUBT_SECONDS
 from .making import Maker
+from .muxing import Carrier, Security, SelfSecuring
 from .paths import Path
 from .peerstore import Peerstore
-from .pump import DOUBT_SECONDS
 from .reach import Reach
 from .roster import SPARE_SECONDS, Roster
-from .secure import NoiseKeys, Secured, upgrade
+from .secure import NoiseKeys, upgrade
 from .serving import Handler, Service
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from .quic.endpoint import Endpoint
+    from .quic.transport import QuicTransport
+
+NO_QUIC = "QUIC is not there: install it with pip install 'shoal[quic]', and leave out --no-quic"
 
 APART_SECONDS = 1.0
 """For the proper end of a connection that is nobody's."""
@@ -51,6 +61,9 @@ class HostConfig:
 
     limits: Limits = field(default_factory=Limits)
     """How many connections there may be."""
+
+    quic: bool = True
+    """Use QUIC, too, where its library and UDP are there."""
 
 
 @immutable
@@ -89,7 +102,7 @@ class Host:
         """Told of a connection over which content begins to flow."""
         self._services: dict[str, Service] = {}
         self._hidden: set[str] = set()
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener | Endpoint] = []
         self._roster = Roster(self.peer_id, self.config.limits)
         keys = NoiseKeys(identity, environment.random.secret(32))
         self.maker = Maker(self, keys, self._register)
@@ -106,8 +119,23 @@ class Host:
         self._nursery: trio.Nursery | None = None
         self._closing = False
         self._budgets = Budgets(environment.run_blocking, self._roster.relieve)
+        self.quic = self._make_quic()
+        """QUIC; None = TCP alone."""
         self._identify = Identify(self, self.config.agent)
         self._identify.serve()
+
+    def _make_quic(self) -> QuicTransport | None:
+        datagrams = self.environment.datagrams
+        if datagrams is None or not self.config.quic or find_spec("qh3") is None:
+            return None
+        from .quic.transport import QuicTransport  # its library takes a while to import
+
+        def count(reason: str) -> None:
+            self.faults[reason] += 1
+
+        return QuicTransport(
+            self.environment, datagrams, self.identity, self._budgets.shared, count
+        )
 
     # Life
 
@@ -127,6 +155,8 @@ class Host:
                 await self.listen(addr)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                if self.quic is not None:
+                    self.quic.begin(nursery.start_soon)
                 for listener in self._listeners:
                     nursery.start_soon(self.maker.accept, listener, nursery)
                 nursery.start_soon(self._identify.push_changes)
@@ -138,6 +168,8 @@ class Host:
             with trio.CancelScope(shield=True):
                 for listener in self._listeners:
                     await listener.aclose()
+                if self.quic is not None:
+                    self.quic.close()
 
     async def listen(self, addr: Multiaddr) -> None:
         """Listen on one more address, before or while `run` runs.
@@ -145,7 +177,13 @@ class Host:
         Raises:
             OSError: The address is in use or not ours.
         """
-        listener = await self.environment.transport.listen(addr)
+        listener: Listener | Endpoint
+        if not is_quic(addr):
+            listener = await self.environment.transport.listen(addr)
+        elif self.quic is None:
+            raise OSError(NO_QUIC)
+        else:
+            listener = await self.quic.listen(addr)
         self._listeners.append(listener)
         if self._nursery is not None:
             self._nursery.start_soon(self.maker.accept, listener, self._nursery)
@@ -288,12 +326,15 @@ class Host:
             NetError, PeerFault, OSError, trio.TooSlowError: It did not work.
         """
         secret = self._random.secret
-        keys = NoiseKeys(PrivateKey(secret(32)), secret(32))
-        with trio.fail_after(CONNECT_SECONDS):
-            raw = await self.environment.transport.dial(addr)
-        try:
+        identity = PrivateKey(secret(32))
+        async with self._raw_apart(addr, identity) as raw:
+            secured: Security
             with trio.fail_after(UPGRADE_SECONDS):
-                secured = await upgrade(raw, keys, secret(32), initiator=True, expected=peer)
+                if isinstance(raw, SelfSecuring):
+                    secured = await raw.secure(peer)
+                else:
+                    keys = NoiseKeys(identity, secret(32))
+                    secured = await upgrade(raw, keys, secret(32), initiator=True, expected=peer)
             connection = Connection(
                 raw,
                 secured,
@@ -310,20 +351,38 @@ class Host:
                 finally:
                     connection.close()
                     nursery.cancel_scope.deadline = trio.current_time() + APART_SECONDS
+
+    @asynccontextmanager
+    async def _raw_apart(
+        self, addr: Multiaddr, identity: PrivateKey
+    ) -> AsyncGenerator[RawStream | SelfSecuring, None]:
+        """Dial under another identity; what was made ends with the block."""
+        if is_quic(addr):
+            if self.quic is None:
+                raise OSError(NO_QUIC)
+            async with self.quic.apart(identity) as other:
+                with trio.fail_after(CONNECT_SECONDS):
+                    link = await other.dial(addr)
+                yield link
+            return
+        with trio.fail_after(CONNECT_SECONDS):
+            raw = await self.environment.transport.dial(addr)
+        try:
+            yield raw
         finally:
             await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
 
     def _register(
         self,
-        raw: RawStream,
-        secured: Secured,
+        raw: Carrier,
+        secured: Security,
         initiator: bool,
         path: Path | None,
         limited: bool,
     ) -> Connection:
         if self._nursery is None or self._closing:
             raise TooMany("the node is closing")
-        self._roster.make_room(secured.session.peer, raw.remote)
+        self._roster.make_room(secured.peer, raw.remote)
         connection = Connection(
             raw,
             secured,

@@ -11,24 +11,29 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 from multiaddr import Multiaddr
 
-from ...wire.addresses import Scope, host_port, ip_of, is_relayed, scope_of
+from ...wire.addresses import Scope, host_port, ip_of, is_quic, is_relayed, scope_of
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ..environment import Listener, RawStream
 from .connection import Connection
 from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS
 from .errors import NetError, Unreachable, WrongPeer
+from .muxing import Carrier, Security, SelfSecuring
 from .paths import Path
-from .secure import NoiseKeys, Secured, upgrade
+from .secure import NoiseKeys, upgrade
 
 if TYPE_CHECKING:
     from .host import Host
+    from .quic.endpoint import Endpoint
 
 ACCEPT_PAUSE = 0.2
 """Pause of a listener that could not accept (no file descriptor left)."""
 
 PORT_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 """A connection from this port to that address exists, or existed a moment ago."""
+
+OTHER_PEER = frozenset({"noise-wrong-peer", "tls-wrong-peer"})
+"""How a handshake fails in which another peer than the expected one answered."""
 
 SAME_ROLE = frozenset({"noise-handshake-length", "noise-decrypt"})
 """How a handshake fails whose two sides both began it."""
@@ -64,7 +69,7 @@ class Maker:
         self,
         host: Host,
         keys: NoiseKeys,
-        register: Callable[[RawStream, Secured, bool, Path | None, bool], Connection],
+        register: Callable[[Carrier, Security, bool, Path | None, bool], Connection],
     ) -> None:
         self._host = host
         self._keys = keys
@@ -80,6 +85,8 @@ class Maker:
         """Return whether an address is of a kind that can be dialled."""
         if is_relayed(addr):
             return self.circuits is not None
+        if is_quic(addr):
+            return self._host.quic is not None
         return self._host.environment.transport.can_dial(addr)
 
     async def dial(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
@@ -108,6 +115,8 @@ class Maker:
                 raise Unreachable(str(addr), [(str(addr), "no peer behind the relay is named")])
             circuit = await self.circuits.dial(addr, expected)
             return await self._secure(circuit, expected, limited=circuit.limited)
+        if is_quic(addr):
+            return await self._dial_quic(addr, expected)
         port = self.listening_port(addr)
         if port is not None:
             try:
@@ -120,6 +129,14 @@ class Maker:
                 if error.errno not in PORT_TAKEN:
                     raise
         return await self._secure(await self._connect(addr, None), expected)
+
+    async def _dial_quic(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
+        quic = self._host.quic
+        if quic is None:
+            raise Unreachable(str(addr), [(str(addr), "QUIC is not in use here")])
+        with trio.fail_after(CONNECT_SECONDS):
+            link = await quic.dial(addr)
+        return await self._secure(link, expected)
 
     async def _connect(self, addr: Multiaddr, port: int | None) -> RawStream:
         with trio.fail_after(CONNECT_SECONDS):
@@ -136,7 +153,7 @@ class Maker:
 
     async def _secure(
         self,
-        raw: RawStream,
+        raw: Carrier,
         expected: PeerId | None,
         *,
         limited: bool = False,
@@ -162,7 +179,7 @@ class Maker:
 
     async def admit(
         self,
-        raw: RawStream,
+        raw: RawStream | Carrier,
         expected: PeerId | None,
         *,
         initiator: bool,
@@ -187,10 +204,16 @@ class Maker:
         ephemeral = self._host.environment.random.secret(32)
         try:
             with trio.fail_after(UPGRADE_SECONDS):
-                secured = await upgrade(
-                    raw, self._keys, ephemeral, initiator=initiator, expected=expected
-                )
-            if path is None and self._is_expected(raw.remote, secured.session.peer):
+                secured: Security
+                if isinstance(raw, SelfSecuring):
+                    initiator = raw.client
+                    secured = await raw.secure(expected)
+                else:
+                    assert isinstance(raw, RawStream)
+                    secured = await upgrade(
+                        raw, self._keys, ephemeral, initiator=initiator, expected=expected
+                    )
+            if path is None and self._is_expected(raw.remote, secured.peer):
                 path = Path.PUNCHED
             return self._register(raw, secured, initiator, path, limited)
         except BaseException as error:
@@ -198,7 +221,7 @@ class Maker:
             if isinstance(error, PeerFault):
                 if not (may_cross and error.reason in SAME_ROLE):
                     self._host.faults[error.reason] += 1
-                if error.reason == "noise-wrong-peer" and expected is not None:
+                if error.reason in OTHER_PEER and expected is not None:
                     found = PeerId.parse(error.detail.split(" ", 1)[0])
                     raise WrongPeer(str(raw.remote), expected, found) from error
             raise
@@ -228,12 +251,12 @@ class Maker:
         ip = ip_of(remote)
         return any(peer == who and ip == ip_of(a) for a, (who, _) in self._expected.items())
 
-    async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
+    async def accept(self, listener: Listener | Endpoint, nursery: trio.Nursery) -> None:
         """Accept on a listener until it is closed; connections are secured in the nursery."""
         host = self._host
         while True:
             try:
-                raw = await listener.accept()
+                raw: Carrier = await listener.accept()
             except trio.ClosedResourceError:
                 return
             except OSError:
@@ -246,7 +269,7 @@ class Maker:
             self._upgrading += 1
             nursery.start_soon(self._inbound, raw)
 
-    async def _inbound(self, raw: RawStream) -> None:
+    async def _inbound(self, raw: RawStream | Carrier) -> None:
         peer, initiator = self._expected.get(raw.remote, (None, False))
         path = Path.PUNCHED if peer is not None else None
         try:

@@ -17,7 +17,8 @@ from ...wire.errors import PeerFault
 from ...wire.yamux import Read, Session
 from ...wire.yamux_frames import HEADER_BYTES
 from ..environment import RawStream, RunBlocking
-from .stream import FileRange, Stream
+from .keepalive import PING_SECONDS, KeepAlive
+from .reading import read_run, runs_of, withdraw
 
 if TYPE_CHECKING:
     from .secure import Secured
@@ -52,12 +53,7 @@ SEND_SECONDS = 60.0
 """Within which one batch must go out; a peer that does not read is dropped."""
 
 PING_EVERY = 30.0
-PING_SECONDS = 20.0
-"""Keep-alive: a ping every 30 s (go), its answer within 20 s."""
-
-DOUBT_SECONDS = 5.0
-"""Within which it is to come on a connection whose peer has a newer one with us: it may be at
-another address now, and nothing tells us of that."""
+"""Seconds between two pings (go)."""
 
 DRAIN_SECONDS = 2.0
 """How long a connection that we close waits for the peer to make room for what is queued."""
@@ -124,12 +120,7 @@ class Pump:
         self._large_batch = False  # a large batch is
         self._rest = b""  # the beginning of a header, received and not walked yet
         self._wake = trio.Event()
-        self._ping_id = 0
-        self._ping_at: float | None = None
-        self._pong = trio.Event()
-        self._doubted = trio.Event()
-        self._within = PING_SECONDS
-        self._patience = trio.CancelScope()
+        self._alive = KeepAlive(PING_EVERY, self._ping, lambda: self.bytes_in)
         self._rate = 0.0
         self.closing = False
         self._drain_by = 0.0
@@ -161,17 +152,13 @@ class Pump:
 
     def doubt(self, within: float = PING_SECONDS) -> None:
         """Ping now, with so many seconds for the answer: the peer may be gone."""
-        self._within = min(self._within, within)
-        patience = self._patience  # an answer that is waited for already
-        patience.deadline = min(patience.deadline, trio.current_time() + within)
-        self._doubted.set()
+        self._alive.doubt(within)
 
     def ponged(self, opaque: int) -> None:
         """Take the answer to a ping."""
-        if opaque == self._ping_id and self._ping_at is not None:
-            self._session.rtt = trio.current_time() - self._ping_at
-            self._ping_at = None
-            self._pong.set()
+        seconds = self._alive.ponged(opaque)
+        if seconds is not None:
+            self._session.rtt = seconds
 
     async def run(self, pass_done: Callable[[], None]) -> str:
         """Run until the connection ends; return why it did."""
@@ -340,52 +327,16 @@ class Pump:
 
     async def _perform(self, reads: list[Read], plain: memoryview, length: int) -> int:
         """Read file parts into the batch; return its length without the frames that failed."""
-        at = 0
         failed: dict[int, int] = {}  # stream id -> where the first frame stands that fails
-        while at < len(reads):
-            run = at + 1
-            end = reads[at].offset + len(reads[at].view)
-            while run < len(reads) and reads[run].source is reads[at].source:
-                if reads[run].offset != end:
-                    break
-                end += len(reads[run].view)
-                run += 1
-            group = reads[at:run]
-            why = await self._read_group(group)
+        for run in runs_of(reads):
+            why = await read_run(run, self._run_blocking)
             if why is not None:
-                failed.setdefault(group[0].stream.id, group[0].frame)
-                self._withdraw(group[0], why)
-            at = run
+                failed.setdefault(run[0].stream.id, run[0].frame)
+                withdraw(run[0], why)
         for stream_id, frame in failed.items():
             # Neither old bytes of the buffer nor a hole: the stream ends before what is missing.
             length = yamux_frames.cut(plain, length, stream_id, frame)
         return length
-
-    async def _read_group(self, group: list[Read]) -> str | None:
-        """Read one contiguous range; return what is wrong, if something is."""
-        part = group[0].source
-        assert isinstance(part, FileRange)
-        wanted = sum(len(read.view) for read in group)
-        views = [read.view for read in group]
-        try:
-            done = part.file.preadv(views, group[0].offset, nowait=True)
-            if done < wanted:
-                done = await self._run_blocking(part.file.preadv, views, group[0].offset)
-        except (OSError, ValueError) as error:
-            return str(error)
-        if done < wanted:
-            return "the file has become shorter"
-        if part.unchanged is not None and not part.unchanged():
-            return "the file was changed"
-        return None
-
-    def _withdraw(self, read: Read, why: str) -> None:
-        part = read.source
-        stream = read.stream.driver
-        if isinstance(stream, Stream):
-            stream.reset(why)
-        if isinstance(part, FileRange) and part.failed is not None:
-            part.failed(why)
 
     async def _goodbye(self) -> None:
         with trio.move_on_after(GOODBYE_SECONDS):
@@ -396,24 +347,12 @@ class Pump:
 
     # Keeping alive
 
+    def _ping(self, number: int) -> None:
+        self._session.ping(number)
+        self.wake()
+
     async def _keep_alive(self) -> None:
-        while True:
-            with trio.move_on_after(PING_EVERY):
-                await self._doubted.wait()
-            self._doubted = trio.Event()
-            within, self._within = self._within, PING_SECONDS
-            self._ping_id = (self._ping_id + 1) & 0xFFFFFFFF
-            self._ping_at = began = trio.current_time()
-            self._pong = trio.Event()
-            self._session.ping(self._ping_id)
-            self.wake()
-            heard = self.bytes_in
-            with trio.move_on_after(within) as self._patience:
-                await self._pong.wait()
-            # On a slow link the answer may stand behind a long batch: other bytes count, too.
-            if self._patience.cancelled_caught and self.bytes_in == heard:
-                seconds = trio.current_time() - began
-                raise _Ended(f"the peer did not answer for {seconds:.0f} s")
+        raise _Ended(await self._alive.run())
 
 
 def _moved(old: memoryview, have: int, more: int) -> memoryview:

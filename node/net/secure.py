@@ -7,15 +7,22 @@ multistream-select when the peer names none there.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import trio
 
 from ...wire import multistream, noise, yamux
 from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
-from ...wire.keys import PrivateKey
+from ...wire.keys import PrivateKey, PublicKey
 from ..environment import RawStream
 from .errors import ConnectionLost
+from .pump import Pump
+
+if TYPE_CHECKING:
+    from .bounds import Budgets
+    from .connection import Connection
 
 READ_BYTES = 16 * 1024
 """Read at once before the peer is authenticated. What is kept between reads is bounded by one
@@ -26,6 +33,7 @@ line of multistream or one message of the handshake (8 KiB)."""
 class Secured:
     """What an upgrade gives."""
 
+    raw: RawStream
     session: noise.Session
     cipher: bytes
     """Received and not opened yet."""
@@ -33,6 +41,27 @@ class Secured:
     """Opened and not yet read: the muxer's first bytes."""
     rtt: float
     """Seconds from our first message to its answer."""
+
+    @property
+    def peer(self) -> PeerId:
+        """Who is at the other end."""
+        return self.session.peer
+
+    @property
+    def key(self) -> PublicKey:
+        """The peer's identity key."""
+        return self.session.key
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """32 bytes that both sides of this handshake know, and nobody else."""
+        return self.session.handshake_hash
+
+    def mux(self, connection: Connection, budgets: Budgets) -> tuple[yamux.Session, Pump]:
+        """Run yamux over the stream."""
+        session = yamux.Session(connection.is_initiator, connection, budgets.shared)
+        pump = Pump(self.raw, self, session, connection, budgets.run_blocking, budgets.buffers)
+        return session, pump
 
 
 class NoiseKeys:
@@ -74,10 +103,10 @@ async def upgrade(
     rtt = trio.current_time() - started
     session, rest = handshake.session, handshake.remainder
     if session.muxer is not None:
-        return Secured(session, rest, b"", rtt)
+        return Secured(raw, session, rest, b"", rtt)
     channel = _Channel(raw, session, rest)
     await _negotiate_muxer(channel, initiator)
-    return Secured(session, bytes(channel.cipher), bytes(channel.plain), rtt)
+    return Secured(raw, session, bytes(channel.cipher), bytes(channel.plain), rtt)
 
 
 async def _receive(raw: RawStream) -> bytes:

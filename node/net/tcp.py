@@ -146,7 +146,7 @@ class TcpListener:
     def _look(self) -> tuple[Multiaddr, ...]:
         if not ipaddress.ip_address(self._host).is_unspecified:
             return (tcp_addr(self._host, self._port),)
-        ips = _interface_addresses(self._socket.family)
+        ips = interface_addresses(six=self._socket.family == socket.AF_INET6)
         return tuple(tcp_addr(ip, self._port) for ip in ips)
 
     async def accept(self) -> TcpStream:
@@ -251,9 +251,11 @@ def _addr(name: tuple[str, int] | tuple[str, int, int, int]) -> Multiaddr:
     return tcp_addr(host, port)
 
 
-def _interface_addresses(family: int) -> list[str]:
-    """Return this machine's addresses of the family, loopback last."""
+def interface_addresses(*, six: bool) -> list[str]:
+    """Return this machine's IPv4 or IPv6 addresses, loopback last."""
     import psutil
+
+    family = socket.AF_INET6 if six else socket.AF_INET
 
     found: list[str] = []
     up = psutil.net_if_stats()

@@ -16,8 +16,6 @@ import pytest
 import trio
 
 HERE = Path(__file__).parent
-MODULES = HERE / "node_modules"
-INSTALLED = MODULES / ".installed"
 INSTALL_SECONDS = 300
 ANSWER_SECONDS = 40.0
 END_SECONDS = 5.0
@@ -36,29 +34,40 @@ def node_folder() -> Path:
 @pytest.fixture(scope="session")
 def node_binary() -> Path:
     """The node binary, with the packages of the lock file in place beside it."""
-    folder = node_folder()
-    binary = folder / "bin" / "node"
-    npm = folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    MODULES.mkdir(exist_ok=True)
-    with (HERE / "package-lock.json").open("rb") as lock:
+    install(HERE, HERE / "package-lock.json", "ci")
+    return node_folder() / "bin" / "node"
+
+
+def install_quic() -> None:
+    """Have the QUIC transport of js-libp2p in place."""
+    install(HERE / "quic", HERE / "quic" / "package.json", "install", "--no-package-lock")
+
+
+def install(folder: Path, wanted: Path, *words: str) -> None:
+    """Have npm install what a file wants, if that has not been done."""
+    binary = node_folder() / "bin" / "node"
+    npm = node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    installed = folder / "node_modules" / ".installed"
+    installed.parent.mkdir(exist_ok=True)
+    with wanted.open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two runs of the tests do not install at once
-        locked = (HERE / "package-lock.json").read_text()
-        if not INSTALLED.exists() or INSTALLED.read_text() != locked:
-            command = [str(binary), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            path = f"{binary.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-            done = subprocess.run(
-                command,
-                cwd=HERE,
-                env={**os.environ, "PATH": path},
-                capture_output=True,
-                text=True,
-                timeout=INSTALL_SECONDS,
-                check=False,
-                stdin=subprocess.DEVNULL,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            INSTALLED.write_text(locked)
-    return binary
+        text = wanted.read_text()
+        if installed.exists() and installed.read_text() == text:
+            return
+        command = [str(binary), str(npm), *words, "--ignore-scripts", "--no-audit", "--no-fund"]
+        path = f"{binary.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        installed.write_text(text)
 
 
 class JsPeer:
@@ -132,6 +141,8 @@ def js_peer(node_binary: Path, tmp_path: Path) -> JsPeers:
     async def start(
         number: int, *, within: Sequence[str] = (), **settings: Any
     ) -> AsyncIterator[JsPeer]:
+        if settings.get("transport") == "quic":
+            await trio.to_thread.run_sync(install_quic)
         log = tmp_path / f"js-{number}.log"
         with log.open("wb") as errors:
             process = await trio.lowlevel.open_process(

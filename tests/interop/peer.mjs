@@ -127,7 +127,10 @@ const requests = {
   // relay: 'limited' or 'unlimited': serve as one
   // autonat: 1 or 2: test addresses, for itself and for others
   // punch: take part in hole punching
-  start: async ({ seed, kad, listen = ['/ip4/127.0.0.1/tcp/0'], announce, relay, autonat, punch }) => {
+  // transport: 'quic': that one instead of TCP
+  start: async ({ seed, kad, listen, announce, relay, autonat, punch, transport }) => {
+    const overQuic = transport === 'quic'
+    listen ??= [overQuic ? '/ip4/127.0.0.1/udp/0/quic-v1' : '/ip4/127.0.0.1/tcp/0']
     const services = { identify: identify(), identifyPush: identifyPush(), ping: ping() }
     if (relay != null) {
       services.relay = circuitRelayServer({ reservations: { applyDefaultLimit: relay === 'limited' } })
@@ -150,7 +153,7 @@ const requests = {
     node = await createLibp2p({
       privateKey: await generateKeyPairFromSeed('Ed25519', Buffer.from(seed, 'hex')),
       addresses: { listen, announce },
-      transports: [tcp(), circuitRelayTransport()],
+      transports: [overQuic ? (await import('./quic/index.mjs')).quic() : tcp(), circuitRelayTransport()],
       connectionEncrypters: [noise()],
       streamMuxers: [yamux()],
       connectionGater: { denyDialMultiaddr: () => false }, // by default loopback is not dialled

@@ -33,7 +33,10 @@ DEADLINE = 45.0
 MANY_BYTES = 64 << 20
 PIECE = 1 << 18
 
-Dialler = Literal["ours", "js"]
+ANY_QUIC = Multiaddr("/ip4/127.0.0.1/udp/0/quic-v1")
+
+Dialler = Literal["ours", "js", "ours-quic", "js-quic"]
+"""Who dials; over TCP, Noise and yamux unless it is said."""
 
 
 async def send_random(stream: Stream, count: int) -> str:
@@ -86,11 +89,11 @@ class Ours:
 
 
 @asynccontextmanager
-async def ours() -> AsyncIterator[Ours]:
+async def ours(listen: Multiaddr = ANY) -> AsyncIterator[Ours]:
     node = Ours()
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
-            await nursery.start(node.host.run, [ANY])
+            await nursery.start(node.host.run, [listen])
             yield node
             assert not node.host.faults
             await node.host.aclose()
@@ -100,8 +103,12 @@ async def ours() -> AsyncIterator[Ours]:
 @asynccontextmanager
 async def pair(js_peer: Any, dialler: Dialler) -> AsyncIterator[tuple[Ours, Any, Connection]]:
     """One node of each kind and the connection between them."""
-    async with ours() as node, js_peer(2) as js:
-        if dialler == "ours":
+    quic = dialler.endswith("-quic")
+    async with (
+        ours(ANY_QUIC if quic else ANY) as node,
+        js_peer(2, transport="quic" if quic else "tcp") as js,
+    ):
+        if dialler.startswith("ours"):
             connection = await node.host.dial(Multiaddr(js.addrs[0]))
         else:
             (addr,) = node.host.listen_addrs()
@@ -120,9 +127,10 @@ async def identity_at(js: Any, host: Host) -> Any:
 
 
 both = pytest.mark.parametrize("dialler", ["ours", "js"])
+all_four = pytest.mark.parametrize("dialler", ["ours", "js", "ours-quic", "js-quic"])
 
 
-@both
+@all_four
 async def test_each_side_learns_who_the_other_is(js_peer: Any, dialler: Dialler) -> None:
     async with pair(js_peer, dialler) as (node, js, connection):
         info = await connection.identified()
@@ -137,6 +145,7 @@ async def test_each_side_learns_who_the_other_is(js_peer: Any, dialler: Dialler)
         assert told["version"] == "shoal/1"
         assert set(told["addrs"]) == {str(addr) for addr in node.host.listen_addrs()}
         assert set(told["protocols"]) == set(node.host.protocols)
+        # js dials QUIC from another port than it listens on; we dial from where we listen.
         observed = connection.local if dialler == "ours" else node.host.listen_addrs()[0]
         assert info.observed_addr is not None
         assert without_peer(info.observed_addr) == observed
@@ -149,24 +158,25 @@ async def test_pings_go_both_ways(js_peer: Any, dialler: Dialler) -> None:
         assert 0 <= await js.ask("ping", peer=str(node.host.peer_id)) < DEADLINE * 1000
 
 
-@both
+@all_four
 async def test_many_bytes_arrive_whole_both_ways(js_peer: Any, dialler: Dialler) -> None:
     async with pair(js_peer, dialler) as (node, js, connection):
+        count = MANY_BYTES if dialler in ("ours", "js") else MANY_BYTES // 4
         ourselves = str(node.host.peer_id)
         stream = await connection.open_stream([SINK])
-        sent = await send_random(stream, MANY_BYTES)
-        assert await read_all(stream) == f"{MANY_BYTES} {sent}".encode()
+        sent = await send_random(stream, count)
+        assert await read_all(stream) == f"{count} {sent}".encode()
         stream = await connection.open_stream([SOURCE])
-        await stream.send_all(str(MANY_BYTES).encode())
+        await stream.send_all(str(count).encode())
         await stream.send_eof()
-        assert await read_digest(stream) == (MANY_BYTES, await js.ask("sourced"))
-        pushed = await js.ask("push", peer=ourselves, bytes=MANY_BYTES)
-        assert pushed["answer"] == f"{MANY_BYTES} {pushed['sha256']}"
-        pulled = await js.ask("pull", peer=ourselves, bytes=MANY_BYTES)
-        assert pulled == {"bytes": MANY_BYTES, "sha256": node.sent}
+        assert await read_digest(stream) == (count, await js.ask("sourced"))
+        pushed = await js.ask("push", peer=ourselves, bytes=count)
+        assert pushed["answer"] == f"{count} {pushed['sha256']}"
+        pulled = await js.ask("pull", peer=ourselves, bytes=count)
+        assert pulled == {"bytes": count, "sha256": node.sent}
 
 
-@both
+@all_four
 async def test_a_hundred_streams_at_once(js_peer: Any, dialler: Dialler) -> None:
     async with pair(js_peer, dialler) as (node, js, connection):
         good = 0
@@ -190,7 +200,7 @@ async def test_a_hundred_streams_at_once(js_peer: Any, dialler: Dialler) -> None
         assert node.host.connections() == [connection]
 
 
-@both
+@all_four
 async def test_an_unknown_protocol_is_refused(js_peer: Any, dialler: Dialler) -> None:
     async with pair(js_peer, dialler) as (node, js, connection):
         with pytest.raises(StreamRefused, match="does not speak /interop/none or /interop/other"):
@@ -228,7 +238,7 @@ async def test_new_protocols_are_pushed(js_peer: Any, dialler: Dialler) -> None:
         await js.until("protocols", lambda _: connection.speaks(NEWER))
 
 
-@both
+@all_four
 async def test_a_goodbye_ends_the_connection(js_peer: Any, dialler: Dialler) -> None:
     async with pair(js_peer, dialler) as (node, js, connection):
         await js.ask("hangup", peer=str(node.host.peer_id))

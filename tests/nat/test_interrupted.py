@@ -123,3 +123,32 @@ async def test_the_sharers_address_changes(pair: Pair) -> None:
 def _move(machine: Machine) -> None:
     network, _, last = machine.address.rpartition(".")
     machine.change_address(f"{network}.{int(last) + 50}/24")
+
+
+async def test_a_hole_is_punched_by_quic_where_tcp_is_dropped(town: Town) -> None:
+    """Two homes between which no TCP passes at all: they meet at a relay, and go on over UDP."""
+    assert town.relay is not None
+    getter, sharer = town.lab.restricted("udp-getter"), town.lab.restricted("udp-sharer")
+    assert getter.box is not None
+    assert sharer.box is not None
+    getter.box.drop_tcp_with(sharer.box.wan)
+    sharer.box.drop_tcp_with(getter.box.wan)
+    words = (*town.join, "--via", town.relay.address)
+    await town.starts(
+        partial(town.start, sharer, "restricted", *words, env=(RATE,)),
+        partial(town.start, getter, "restricted", *town.join),
+    )
+    hosts = {host.name: host for host in town.hosts}
+    pair = Pair(hosts["udp-getter"], hosts["udp-sharer"], town)
+    await until("the sharer can be found", partial(can_be_found, pair.sharer, town.relay.peer_id))
+    await until("the getter knows its NAT", partial(can_be_found, pair.getter))
+
+    async def punched() -> None:
+        await until("a hole is punched", partial(pair.is_path, "punched"))
+
+    got = await pair.transfer(punched)
+    best = (await pair.getter.connections(pair.sharer.peer_id))[0]
+    assert best.path == "punched"
+    assert best.addr.endswith("/quic-v1"), best.addr
+    assert got.complete["wasted_bytes"] == 0
+    print(f"a hole by QUIC: {got.complete['seconds']:.0f} s")

@@ -16,6 +16,7 @@ from .conftest import MakePeer, Peer, join, publics, until
 NAMES = [
     "interfaces",
     "local network",
+    "QUIC",
     "peers",
     "port mapping",
     "observed addresses",
@@ -55,7 +56,7 @@ async def test_who_can_be_reached_needs_nothing(
     await until(lambda: peers[1].nat.reachability == "public")
     await until(lambda: peers[1].nat.observations.confirmed())
     rungs = examine(peers[1])
-    found = {name: rungs[name].verdict for name in NAMES[4:]}
+    found = {name: rungs[name].verdict for name in NAMES[5:]}
     assert set(found.values()) == {"ok"}, found
     assert "there is none" in rungs["NAT"].text
     assert "none are needed" in rungs["relays"].text

@@ -22,7 +22,7 @@ from shoal.simulations.world import World
 from shoal.wire.errors import PeerFault
 from shoal.wire.multistream import HEADER as GREETING
 from shoal.wire.multistream import message
-from shoal.wire.yamux import MAX_CONTROL
+from shoal.wire.yamux import MAX_CONTROL, Session
 from shoal.wire.yamux_frames import ACK, DATA, FIN, GO_AWAY, HEADER, PING, RST, SYN, WINDOW
 
 ECHO = "/test/echo"
@@ -115,12 +115,14 @@ async def test_pings_without_reading_end_the_connection(
     autojump_clock: MockClock, bob: Host, alice: Host, raw_peer: MakeRawPeer
 ) -> None:
     eve = await raw_peer(bob, reads=False)
+    session = bob.connections()[0].session
+    assert isinstance(session, Session)
     connection = bob.connections()[0]
     flood = frame(PING, SYN, 0, 7) * 5000
     with suppress(trio.BrokenResourceError):
         for _ in range(400):
             await eve.send(flood)
-            assert len(connection.session._control) <= MAX_CONTROL + 1
+            assert len(session._control) <= MAX_CONTROL + 1
             await assert_serves(bob, alice)
     assert bob.faults == {"yamux-control-flood": 1}
     await connection.wait_closed()

@@ -1,0 +1,1 @@
+export { quic } from '@chainsafe/libp2p-quic'
