@@ -82,6 +82,8 @@ class QuicPunch:
         for connection in self._host.connections():
             if connection.peer_id == peer and is_quic(connection.remote) and connection.usable:
                 return  # what keeps it alive keeps the NAT's mapping alive
+        if self._host.dials.waits(addr):
+            return
         with suppress(NetError, PeerFault, OSError, trio.TooSlowError):
             connection = await self._host.maker.dial(addr, peer)
             await connection.identified()

@@ -83,6 +83,8 @@ class UdpSocket:
             if isinstance(error, BlockingIOError) or error.errno in LOST:
                 return None  # an ICMP answer to what we sent is one of LOST
             raise trio.ClosedResourceError from error
+        if "%" in peer[0]:  # the zone of a link-local address stands in its number as well
+            peer = (peer[0].partition("%")[0], *peer[1:])
         for _, kind, value in options:
             if kind == UDP_GRO and len(value) >= 4:
                 return data, max(1, struct.unpack("@i", value[:4])[0]), peer

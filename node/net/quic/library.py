@@ -39,7 +39,7 @@ NO_AUTHORITY: Final = 0
 
 FAILURES: Final = (
     *(ArithmeticError, AssertionError, AttributeError, BufferError, LookupError, RuntimeError),
-    *(TypeError, ValueError, CryptoError, QuicConnectionError),
+    *(TypeError, ValueError, OSError, CryptoError, QuicConnectionError),
 )
 """What qh3 may raise on bytes that it does not expect: the connection is over then, no more."""
 
@@ -130,6 +130,7 @@ class _Connection(QuicConnection):
         context.judge = self.judge
         # One packet is enough for the client's first flight without the post-quantum share.
         context._supported_groups = [Group.X25519, Group.SECP256R1]
+        context._compress_certificate_algorithms = None
         return bridge
 
     def _drain_core(self) -> None:

@@ -19,7 +19,7 @@ from ....wire.keys import PublicKey
 from ....wire.tls_certificate import check_certificate
 from ...environment import Place
 from ..errors import ConnectionLost
-from .library import FAILURES, PANICS, Ended, Engine, Event, IdAdded, IdRetired
+from .library import FAILURES, PANICS, Ended, Engine, Event, IdAdded, IdRetired, StreamData
 from .pump import QuicPump
 from .session import QuicSession
 
@@ -214,6 +214,8 @@ class Link:
             if event is None:
                 self._untaken = 0
                 return None
+            if isinstance(event, StreamData):
+                self._untaken = max(0, self._untaken - len(event.data))
             if not self._about_ids(event):
                 return event
 

@@ -127,6 +127,9 @@ class MutualContext(tls.Context):
                 self._refuse(fault)
         super()._process_certificate(certificate)
 
+    def _client_handle_compressed_certificate(self, input_buf: Any) -> None:
+        raise tls.AlertUnexpectedMessage("we did not ask for it, and it could be any size")
+
     def _refuse(self, fault: PeerFault) -> None:
         self.fault = fault
         raise tls.AlertBadCertificate(fault.reason) from fault
