@@ -262,6 +262,8 @@ def reached(event: Status) -> str:
     if event.paths:
         paths = ", ".join(f"{n} {path}" for path, n in sorted(event.paths.items()))
         text += f"; connections: {paths}"
+        if event.transports.get("quic"):
+            text += f" ({event.transports['quic']} over QUIC)"
     return text
 
 

@@ -8,8 +8,8 @@ one that the smaller peer id dialled, and the other closes when it has been with
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -22,20 +22,21 @@ from ...wire.errors import PeerFault
 from ...wire.ids import PeerId
 from ...wire.immutable import immutable
 from ...wire.keys import PrivateKey
-from ..environment import Environment, Listener, RawStream
+from ..environment import Environment, Listener
+from .apart import apart
 from .bounds import Budgets, Limits
 from .connection import TOO_MANY_FAULTS, Connection
-from .dialer import CONNECT_SECONDS, UPGRADE_SECONDS, DialBook
+from .dialer import DialBook
 from .errors import TooMany, Unreachable
 from .identify import Identify, ping
 from .keepalive import DOUBT_SECONDS
 from .making import Maker
-from .muxing import Carrier, Security, SelfSecuring
+from .muxing import Carrier, Security
 from .paths import Path
 from .peerstore import Peerstore
 from .reach import Reach
 from .roster import SPARE_SECONDS, Roster
-from .secure import NoiseKeys, upgrade
+from .secure import NoiseKeys
 from .serving import Handler, Service
 from .stream import Stream
 
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
     from .quic.transport import QuicTransport
 
 NO_QUIC = "QUIC is not there: install it with pip install 'shoal[quic]', and leave out --no-quic"
-
-APART_SECONDS = 1.0
-"""For the proper end of a connection that is nobody's."""
 
 GOODBYE_SECONDS = 3.0
 """For all connections to end properly when the host does."""
@@ -316,61 +314,9 @@ class Host:
 
     # Connections as they begin and end
 
-    @asynccontextmanager
-    async def apart(self, addr: Multiaddr, peer: PeerId) -> AsyncGenerator[Connection, None]:
-        """Make a connection that counts as nobody's: under another identity, from any port.
-
-        It serves nothing and is in no list of ours; it ends with the block.
-
-        Raises:
-            NetError, PeerFault, OSError, trio.TooSlowError: It did not work.
-        """
-        secret = self._random.secret
-        identity = PrivateKey(secret(32))
-        async with self._raw_apart(addr, identity) as raw:
-            secured: Security
-            with trio.fail_after(UPGRADE_SECONDS):
-                if isinstance(raw, SelfSecuring):
-                    secured = await raw.secure(peer)
-                else:
-                    keys = NoiseKeys(identity, secret(32))
-                    secured = await upgrade(raw, keys, secret(32), initiator=True, expected=peer)
-            connection = Connection(
-                raw,
-                secured,
-                direction="out",
-                services={},
-                budgets=self._budgets,
-                faulted=self._faulted,
-                now=self.environment.clock.now,
-            )
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(connection.run)
-                try:
-                    yield connection
-                finally:
-                    connection.close()
-                    nursery.cancel_scope.deadline = trio.current_time() + APART_SECONDS
-
-    @asynccontextmanager
-    async def _raw_apart(
-        self, addr: Multiaddr, identity: PrivateKey
-    ) -> AsyncGenerator[RawStream | SelfSecuring, None]:
-        """Dial under another identity; what was made ends with the block."""
-        if is_quic(addr):
-            if self.quic is None:
-                raise OSError(NO_QUIC)
-            async with self.quic.apart(identity) as other:
-                with trio.fail_after(CONNECT_SECONDS):
-                    link = await other.dial(addr)
-                yield link
-            return
-        with trio.fail_after(CONNECT_SECONDS):
-            raw = await self.environment.transport.dial(addr)
-        try:
-            yield raw
-        finally:
-            await trio.aclose_forcefully(raw)  # type: ignore[arg-type]
+    def apart(self, addr: Multiaddr, peer: PeerId) -> AbstractAsyncContextManager[Connection]:
+        """Make a connection that counts as nobody's (see `apart.py`)."""
+        return apart(self, addr, peer, self._budgets, self._faulted)
 
     def _register(
         self,

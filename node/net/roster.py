@@ -40,13 +40,18 @@ class Roster:
     def get(self, peer: PeerId) -> Connection | None:
         """Return the connection to use for new streams.
 
-        It is the one with the best path; among equals the one that the smaller id dialled.
+        It is the one with the best path; among equals TCP before QUIC, which costs more; and then
+        the one that the smaller id dialled.
         """
         usable = [c for c in self._by_peer.get(peer, ()) if c.usable]
         if not usable:
             return None
         preferred = "out" if self._own < peer else "in"
-        return min(usable, key=lambda c: (c.limited, c.path, c.direction != preferred, c.opened_at))
+
+        def rank(c: Connection) -> tuple[bool, Path, bool, bool, float]:
+            return (c.limited, c.path, c.transport == "quic", c.direction != preferred, c.opened_at)
+
+        return min(usable, key=rank)
 
     def of(self, peer: PeerId) -> list[Connection]:
         """Return all connections with a peer, the oldest first."""

@@ -55,10 +55,10 @@ DIALLED_WINDOW = 4 << 20
 """Bytes that a peer may send before they are taken. What goes beyond the small one comes from the
 process's budget for windows; content mostly flows to who dialled."""
 
-NEAR_DATAGRAM = 1452
-FAR_DATAGRAM = 1280
-"""Bytes of a datagram: an Ethernet's worth on the own network; elsewhere what every path carries,
-until probes have shown that it carries more."""
+LOOPBACK_DATAGRAM = 1452
+DATAGRAM = 1232
+"""Bytes of a datagram: an Ethernet's worth on this machine; elsewhere what every path carries (the
+least MTU of IPv6, less its headers), until probes have shown that it carries more."""
 
 MAX_GONE = 256
 GONE_SECONDS = 5.0
@@ -385,4 +385,4 @@ def _group(place: Place) -> bytes | None:
 
 def _datagram(place: Place) -> int:
     ip = unmapped(ipaddress.ip_address(place[0].partition("%")[0]))
-    return FAR_DATAGRAM if scope_of_ip(ip) is Scope.GLOBAL else NEAR_DATAGRAM
+    return LOOPBACK_DATAGRAM if scope_of_ip(ip) is Scope.LOOPBACK else DATAGRAM

@@ -19,7 +19,8 @@ from ....wire.keys import PublicKey
 from ....wire.tls_certificate import check_certificate
 from ...environment import Place
 from ..errors import ConnectionLost
-from .library import FAILURES, PANICS, Ended, Engine, Event, IdAdded, IdRetired, StreamData
+from .happenings import Ended, Event, IdAdded, IdRetired, StreamData
+from .library import FAILURES, PANICS, Engine
 from .pump import QuicPump
 from .session import QuicSession
 

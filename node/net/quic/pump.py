@@ -13,7 +13,7 @@ from ....wire.yamux import Read, YamuxStream
 from ...environment import RunBlocking
 from ..keepalive import PING_SECONDS, KeepAlive
 from ..reading import read_run, runs_of, withdraw
-from .library import Ended, Event, Ponged, StreamData, StreamFinished, StreamReset, StreamStopped
+from .happenings import Ended, Event, Ponged, StreamData, StreamFinished, StreamReset, StreamStopped
 from .session import STALL_SECONDS, QuicSession
 
 if TYPE_CHECKING:

@@ -239,3 +239,20 @@ def test_an_address_that_nobody_would_test_does_not_hide_that_nobody_gets_in() -
     for group in (b"a", b"b"):
         tests.result(quic, group, True, 9.0, 2)
     assert tests.overall() == "public"
+
+
+@pytest.mark.parametrize("by_tcp", ["alice", "bob"])
+async def test_where_both_stand_tcp_is_used_whoever_dialled(
+    autojump_clock: object, make_both: MakeBoth, by_tcp: str
+) -> None:
+    peers = {name: await make_both(name) for name in ("alice", "bob")}
+    one, other = peers[by_tcp], peers["bob" if by_tcp == "alice" else "alice"]
+    await other.host.maker.dial(one.host.listen_addrs()[1], one.id)
+    await one.host.maker.dial(other.host.listen_addrs()[0], other.id)
+    await trio.sleep(1)
+    for host, peer in ((one.host, other.id), (other.host, one.id)):
+        connection = host.connection(peer)
+        assert connection is not None
+        assert connection.transport == "tcp"
+    await trio.sleep(30)
+    assert [c.transport for c in one.host.connections()] == ["tcp"]

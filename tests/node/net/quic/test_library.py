@@ -16,16 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoal.node.environment import Place
-from shoal.node.net.quic.library import (
-    FAILURES,
-    Ended,
-    Engine,
-    Event,
-    IdAdded,
-    StreamData,
-    StreamFinished,
-    read_header,
-)
+from shoal.node.net.quic.happenings import Ended, Event, IdAdded, StreamData, StreamFinished
+from shoal.node.net.quic.library import FAILURES, Engine, read_header
 from shoal.node.net.quic.mutual import MutualContext
 from shoal.wire.ids import PeerId
 from shoal.wire.keys import PrivateKey
