@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,10 @@ def sweep(
     """
 
     def work(output: Output) -> int:
-        from ..node.errors import Interrupted, Refused
+        from ..node.errors import Interrupted, NotFound, Refused
         from ..node.events_simulate import Sweeping
         from ..simulations import sweep as sweeping
+        from ..simulations.cluster import NoCluster, sweep_on_dask
         from ..simulations.results.folder import save
         from ..simulations.results.report import report
         from ..simulations.scenario.reading import read
@@ -78,12 +80,22 @@ def sweep(
 
         output.event(Sweeping(0, len(todo), 0))
         if dask is None:
-            outcome = sweeping.sweep(points, todo, tell, workers or 0)
+            outcome = sweeping.sweep(points, todo, tell, workers or 0, folder=place)
+        elif find_spec("distributed") is None:
+            raise Refused("--dask needs the package distributed: run: pip install 'shoal[dask]'")
         else:
-            outcome = sweeping.sweep_on_dask(points, todo, tell, dask)
+            try:
+                outcome = sweep_on_dask(points, todo, tell, dask)
+            except NoCluster as error:
+                raise NotFound(str(error)) from error
         _conclude(output, points, outcome, metric, place)
         if outcome.interrupted:
             raise Interrupted(f"interrupted: {done} of {len(todo)} runs are whole, in {place}")
+        if outcome.lost:
+            raise NotFound(
+                f"the Dask scheduler at {dask} is lost: {done} of {len(todo)} runs are whole, in "
+                f"{place}; start it again, and give --seeds for what is missing"
+            )
         for task, sentence in outcome.failed.items():
             output.say(f"{points[task.setting].label}, seed {task.seed}, failed: {sentence}")
         if outcome.failed:

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from ..scenario.model import Scenario
 from ..scenario.reading import BadScenario
 from ..scenario.result import EDGES, LOOKUPS, RECORDS, Column, Result, Value
 from ..scenario.support import check
+from ..shelf import Arrays, Shelf
 from . import swarm
 from .attack import aimed_at, attacked_ids, evil_share, what_evil_does
 from .churn import live, total_nodes
@@ -41,8 +43,13 @@ class _Group:
     walks: Walks
 
 
-def run(scenario: Scenario, seed: int) -> Result:
+def run(scenario: Scenario, seed: int, shelf: Shelf | None = None) -> Result:
     """Run a scenario with one seed.
+
+    Args:
+        scenario: What to run.
+        seed: Of everything.
+        shelf: Where tables are kept for other runs that begin with the same ones.
 
     Raises:
         BadScenario: The tier cannot express it; the sentence names what.
@@ -50,7 +57,7 @@ def run(scenario: Scenario, seed: int) -> Result:
     check(scenario)
     if scenario.swarm.pieces > 0:
         return swarm.run(scenario, seed)
-    net, upkeep = _network(scenario, seed)
+    net, upkeep = _network(scenario, seed, shelf)
     groups = _lookups(scenario, seed, net)
     summary: dict[str, Value] = {"nodes": scenario.nodes, "servers": _servers(scenario)}
     summary["contacts"] = _mean_contacts(net)
@@ -103,7 +110,21 @@ def _servers(scenario: Scenario) -> int:
     return servers
 
 
-def _network(scenario: Scenario, seed: int) -> tuple[Net, float | None]:
+def tables_key(scenario: Scenario) -> str:
+    """Return all of a scenario that its tables depend on, as text; "" if none are stored."""
+    if scenario.tier == "model-hashed" or scenario.swarm.pieces:
+        return ""
+    dht, churn = scenario.dht, scenario.churn
+    facts: list[object] = [_servers(scenario), sum(attack.at_key for attack in scenario.attacks)]
+    facts += [dht.tables, dht.k]
+    if dht.tables == "grown":
+        facts += [dht.alpha, dht.beta, dht.paths, dht.refresh]
+    if churn.law != "none":
+        facts += [churn, scenario.duration]
+    return repr(facts)
+
+
+def _network(scenario: Scenario, seed: int, shelf: Shelf | None) -> tuple[Net, float | None]:
     """Make the network; with churn also what upkeep cost."""
     dht, churn = scenario.dht, scenario.churn
     online = _servers(scenario)
@@ -115,6 +136,11 @@ def _network(scenario: Scenario, seed: int) -> tuple[Net, float | None]:
         )
     ids, sybils = attacked_ids(scenario, random_ids(total, seed), seed)
     evil = evil_share(scenario)
+    if churn.law != "none":
+        if dht.tables != "grown":
+            raise BadScenario('churn: tables change only when dht.tables = "grown"')
+        if evil or len(sybils):
+            raise BadScenario("attacks: the model has no attackers among nodes that come and go")
     net = make_net(ids, seed, dht.k, scenario.latency, Behaviour(evil=evil))
     if scenario.tier == "model-hashed":
         return net, None
@@ -122,23 +148,38 @@ def _network(scenario: Scenario, seed: int) -> tuple[Net, float | None]:
         status = all_status(net)
         status[np.searchsorted(ids, sybils)] = EVIL
         net = with_attackers(net._replace(status=status))
-    if churn.law != "none":
-        if dht.tables != "grown":
-            raise BadScenario('churn: tables change only when dht.tables = "grown"')
-        if evil or len(sybils):
-            raise BadScenario("attacks: the model has no attackers among nodes that come and go")
-        hours = scenario.duration / 3600.0
-        rules = rules_of(scenario)._replace(jitter=0.0)
-        still = net._replace(spread=(0.0, 0.0, 0.0, 0.0))
-        lived = live(still, churn, online, hours, seed, rules, dht.refresh)
-        kept = stored(lived.living)._replace(spread=net.spread)
-        return kept, float(lived.requests_per_node_second)
+
+    def make() -> Arrays:
+        return _tables(scenario, seed, net, online)
+
+    found = make() if shelf is None else shelf.get(f"{seed} {tables_key(scenario)}", make)
+    net = net._replace(
+        base=found["base"], offsets=found["offsets"], contacts=found["contacts"]
+    )
+    if churn.law == "none":
+        return net, None
+    return net._replace(status=found["status"]), float(found["upkeep"][0])
+
+
+def _tables(scenario: Scenario, seed: int, net: Net, online: int) -> Arrays:
+    """Make the tables; they depend on nothing but the seed and `tables_key`."""
+    dht, churn = scenario.dht, scenario.churn
     if dht.tables == "random":
-        return with_random_tables(net), None
+        return _stored_part(with_random_tables(net))
     # Attackers behave while the network grows, to be known by as many as they can.
-    still = net._replace(spread=(0.0, 0.0, 0.0, 0.0), status=np.full(len(ids), ALIVE, np.uint8))
-    grown = stored(grow(still, seed, rules_of(scenario), refresh_every=dht.refresh)[0])
-    return grown._replace(spread=net.spread, status=net.status), None
+    still = net._replace(spread=(0.0, 0.0, 0.0, 0.0), status=np.full(len(net.ids), ALIVE, np.uint8))
+    rules = rules_of(scenario)._replace(jitter=0.0)
+    if churn.law == "none":
+        return _stored_part(stored(grow(still, seed, rules, refresh_every=dht.refresh)[0]))
+    hours = scenario.duration / 3600.0
+    lived = live(still, churn, online, hours, seed, rules, dht.refresh)
+    kept = stored(lived.living)
+    upkeep = np.array([lived.requests_per_node_second])
+    return {**_stored_part(kept), "status": kept.status, "upkeep": upkeep}
+
+
+def _stored_part(net: Net) -> dict[str, NDArray[Any]]:
+    return {"base": net.base, "offsets": net.offsets, "contacts": net.contacts}
 
 
 def _lookups(scenario: Scenario, seed: int, net: Net) -> list[_Group]:
