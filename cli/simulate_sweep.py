@@ -71,10 +71,10 @@ def sweep(
 
         def tell(task: Task, result: Result) -> None:
             nonlocal done
-            done += 1
             label = points[task.setting].label
             run = place / f"{file_name(label)}-{task.seed}"
             save(result, run, report(result))
+            done += 1
             output.event(simulated(result, run, label))
             output.event(Sweeping(done, len(todo), 0))
 

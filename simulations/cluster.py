@@ -152,8 +152,8 @@ def _client(address: str) -> Iterator[Any]:
             client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise NoCluster(
-                f"no Dask scheduler answers at {address}: start one with `dask scheduler`, and give "
-                "the address that it prints"
+                f"no Dask scheduler answers at {address}: start one with `dask scheduler`, and "
+                "give the address that it prints"
             ) from error
         try:
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)

@@ -17,7 +17,7 @@ TIERS: Final[dict[Tier, str]] = {
     "model": "model.run",
     "model-hashed": "model.run",
 }
-"""The module with the functions `run` and `tables_key` of each tier; imported when needed, as some are heavy."""
+"""The module with the functions `run` and `tables_key` of each tier; imported when needed."""
 
 SWARM_MODEL: Final = "model.swarm"
 

@@ -153,9 +153,7 @@ def _network(scenario: Scenario, seed: int, shelf: Shelf | None) -> tuple[Net, f
         return _tables(scenario, seed, net, online)
 
     found = make() if shelf is None else shelf.get(f"{seed} {tables_key(scenario)}", make)
-    net = net._replace(
-        base=found["base"], offsets=found["offsets"], contacts=found["contacts"]
-    )
+    net = net._replace(base=found["base"], offsets=found["offsets"], contacts=found["contacts"])
     if churn.law == "none":
         return net, None
     return net._replace(status=found["status"]), float(found["upkeep"][0])

@@ -34,7 +34,7 @@ def forecast(fetch: Progress, seeds: Sequence[int], run: Run) -> Answer:
         raise BadQuestion(f"{fetch.cid}: nothing flows{why}; ask again when bytes flow")
     given = [float(source.bytes) for source in fetch.sources if source.bytes > 0] or [1.0]
     pieces, piece_bytes = content(left)
-    results: dict[str, Result] = {}
+    results: list[Result] = []
     for seed in seeds:
         chance = np.random.default_rng([seed, 0x70416])
         factors = np.exp(SPREAD * chance.standard_normal(len(given)))
@@ -50,8 +50,8 @@ def forecast(fetch: Progress, seeds: Sequence[int], run: Run) -> Answer:
             ),
             swarm=Swarm(pieces=pieces, piece_bytes=piece_bytes, leechers=1),
         )
-        results[f"tonight-{seed}"] = run(scenario, seed)
-    took = estimate(summary_numbers(list(results.values()), "last_seconds"))
+        results += run([scenario], [seed])[0]
+    took = estimate(summary_numbers(results, "last_seconds"))
     sources = f"{len(given)} {'source' if len(given) == 1 else 'sources'}"
     text = (
         f"{fetch.path or fetch.cid}: {left / 1e9:.3g} GB are missing and come at "
@@ -62,5 +62,4 @@ def forecast(fetch: Progress, seeds: Sequence[int], run: Run) -> Answer:
     return Answer(
         text,
         {k: v if math.isfinite(v) else None for k, v in numbers.items()},
-        results,
     )

@@ -13,7 +13,7 @@ import pytest
 
 from shoal.node.events import Progress, Source
 from shoal.simulations.questions.live import forecast
-from shoal.simulations.questions.question import BadQuestion, number
+from shoal.simulations.questions.question import BadQuestion, in_turn, number
 from shoal.simulations.questions.registry import questions
 from shoal.simulations.running import run
 
@@ -124,7 +124,10 @@ def test_a_question_is_answered_with_its_interval(
         *("--seeds", "1-3", "-o", "answer"),
     )
     assert done.code == 0
-    (event,) = done.events
+    *steps, event = done.events
+    assert [(step["event"], step["done"]) for step in steps] == [
+        ("sweeping", number) for number in range(7)
+    ]
     assert event["question"] == "more-seeds"
     assert event["numbers"]["verdict"] == "lower"
     assert "sooner" in event["text"]
@@ -149,13 +152,13 @@ def test_numbers_take_units(text: str, value: float) -> None:
 def test_tonights_transfer_follows_the_rate_of_now() -> None:
     sources = (Source("a", 3_000_000, 3), Source("b", 1_000_000, 1))
     fetch = Progress("cid", 4_000_000, 404_000_000, 4, 404, 2e6, 2, 200.0, None, sources=sources)
-    answer = forecast(fetch, (1, 2, 3, 4, 5), run)
+    answer = forecast(fetch, (1, 2, 3, 4, 5), in_turn(run))
     took = answer.numbers["seconds"]
     assert isinstance(took, float)
     assert 130 < took < 300  # 400 MB at 2 MB/s, give or take
     assert "95 % interval" in answer.text
     with pytest.raises(BadQuestion, match="nothing flows"):
-        forecast(Progress("cid", 0, 10, 0, 1, None, 0, None, "no provider"), (1,), run)
+        forecast(Progress("cid", 0, 10, 0, 1, None, 0, None, "no provider"), (1,), in_turn(run))
 
 
 def test_validation_of_the_swarm_is_told_number_by_number(shoal: Any, scenario: str) -> None:

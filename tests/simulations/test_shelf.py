@@ -18,9 +18,7 @@ from shoal.simulations.shelf import PARTIAL, Shelf
 from shoal.simulations.sweep import TABLES, Task, settings, shared_tables, sweep, tasks
 
 GROWN = Scenario(name="grown", nodes=200, workload=Workload(lookups=20))
-CHURNING = replace(
-    GROWN, duration=600.0, churn=Churn("exponential"), workload=Workload(contents=5)
-)
+CHURNING = replace(GROWN, duration=600.0, churn=Churn("exponential"), workload=Workload(contents=5))
 MESSAGES = replace(GROWN, tier="code", duration=20.0, nodes=60, workload=Workload(lookups=5))
 
 
@@ -108,9 +106,7 @@ def test_workers_wait_for_the_one_that_makes_them(
     points = settings(GROWN, [("workload.lookups", ["1", "2", "3", "4"])])
     left = tmp_path / TABLES / "left by one that was killed"
     left.mkdir(parents=True)
-    outcome = sweep(
-        points, tasks(points, (1, 2)), quiet, 3, shelving_runs.run, folder=tmp_path
-    )
+    outcome = sweep(points, tasks(points, (1, 2)), quiet, 3, shelving_runs.run, folder=tmp_path)
     assert not outcome.failed
     assert len(outcome.done) == 8
     assert {task.seed: result.digest for task, result in outcome.done.items()} == {
