@@ -53,6 +53,12 @@ PICTURE_PEERS: Final = 2000
 
 ORDERS: Final = ("rarest", "random", "sequential")
 
+LEAST_SLOTS: Final = 2
+"""So many also on the slowest line (as swarm/slots.py)."""
+
+SLOT_SECONDS: Final = 1.0
+"""There is a slot for each piece that the line carries in that time (as swarm/slots.py)."""
+
 CROWD_FACTOR: Final = 1.5
 """A peer takes so many times as many neighbours as it looks for."""
 
@@ -140,7 +146,6 @@ def _begin(scenario: Scenario, chance: np.random.Generator) -> tuple[World, Rule
         piece_bytes=float(swarm.piece_bytes),
         neighbours=neighbours,
         slots=swarm.slots,
-        rotate=float(swarm.rotate),
         order=ORDERS.index(swarm.order),
         leave=bool(swarm.leave),
         site=float(swarm.site_bytes or 0.0),
@@ -158,6 +163,10 @@ def _begin(scenario: Scenario, chance: np.random.Generator) -> tuple[World, Rule
     world.peer.link[:] = classes
     world.peer.up[:] = [scenario.links[number].up for number in classes]
     world.peer.down[:] = [scenario.links[number].down for number in classes]
+    kept_busy = np.ceil(world.peer.up * SLOT_SECONDS / rules.piece_bytes)
+    world.peer.most[:] = np.clip(kept_busy, min(LEAST_SLOTS, swarm.slots), swarm.slots)
+    turn = world.peer.up * float(swarm.rotate) / world.peer.most
+    world.peer.share[:] = np.maximum(turn, rules.piece_bytes)
     world.peer.up[world.peer.kind == FREE_RIDER] = 0.0
     world.peer.nat[:] = _nats(scenario, peers, swarm.seeds, chance)
     arrivals = swarm.arrival * np.arange(swarm.leechers) / swarm.leechers
