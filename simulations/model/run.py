@@ -23,7 +23,7 @@ from .growth import grow
 from .ids import random_ids, stream
 from .living import stored
 from .lookup import Rules
-from .network import ALIVE, EVIL, Behaviour, Net, all_status, make_net, with_attackers
+from .network import ALIVE, EVIL, SILENT, Behaviour, Net, all_status, make_net, with_attackers
 from .records import follow_records
 from .runs import Walks, draw_starts, draw_targets, look_up
 from .tables import with_random_tables
@@ -58,7 +58,7 @@ def run(scenario: Scenario, seed: int, shelf: Shelf | None = None) -> Result:
     if scenario.swarm.pieces > 0:
         return swarm.run(scenario, seed)
     net, upkeep = _network(scenario, seed, shelf)
-    groups = _lookups(scenario, seed, net)
+    groups = [] if _only_records(scenario) else _lookups(scenario, seed, net)
     summary: dict[str, Value] = {"nodes": scenario.nodes, "servers": _servers(scenario)}
     summary["contacts"] = _mean_contacts(net)
     if upkeep is not None:
@@ -79,9 +79,8 @@ def run(scenario: Scenario, seed: int, shelf: Shelf | None = None) -> Result:
         summary["records_found"] = float(records.alive.mean())
         summary["records_found_least"] = float(records.alive.min())
         summary["records_found_by_beta"] = float(records.by_beta.mean())
-    if len(net.ids) <= MAX_PICTURE and len(net.base):
-        sources = np.repeat(np.arange(len(net.ids)), np.diff(net.base))
-        tables[EDGES] = {"source": sources, "target": net.contacts}
+    if scenario.nodes <= MAX_PICTURE and len(net.base):
+        tables[EDGES] = _edges(net)
     if scenario.metrics:
         tables = {name: table for name, table in tables.items() if name in scenario.metrics}
     return Result(scenario, seed, _digest(net, groups, summary, tables), summary, tables)
@@ -112,7 +111,7 @@ def _servers(scenario: Scenario) -> int:
 
 def tables_key(scenario: Scenario) -> str:
     """Return all of a scenario that its tables depend on, as text; "" if none are stored."""
-    if scenario.tier == "model-hashed" or scenario.swarm.pieces:
+    if scenario.tier == "model-hashed" or scenario.swarm.pieces or _only_records(scenario):
         return ""
     dht, churn = scenario.dht, scenario.churn
     facts: list[object] = [_servers(scenario), sum(attack.at_key for attack in scenario.attacks)]
@@ -124,12 +123,17 @@ def tables_key(scenario: Scenario) -> str:
     return repr(facts)
 
 
+def _only_records(scenario: Scenario) -> bool:
+    """Return whether nothing is asked for but how records fare: that needs no tables."""
+    return set(scenario.metrics) == {RECORDS}
+
+
 def _network(scenario: Scenario, seed: int, shelf: Shelf | None) -> tuple[Net, float | None]:
     """Make the network; with churn also what upkeep cost."""
     dht, churn = scenario.dht, scenario.churn
     online = _servers(scenario)
     total = online if churn.law == "none" else total_nodes(churn, online)
-    if dht.tables == "grown" and total > MAX_GROWN:
+    if dht.tables == "grown" and total > MAX_GROWN and not _only_records(scenario):
         raise BadScenario(
             f'nodes: at most {MAX_GROWN} tables are grown; say dht.tables = "random" (their '
             "lookups take some 15 % fewer hops)"
@@ -142,7 +146,7 @@ def _network(scenario: Scenario, seed: int, shelf: Shelf | None) -> tuple[Net, f
         if evil or len(sybils):
             raise BadScenario("attacks: the model has no attackers among nodes that come and go")
     net = make_net(ids, seed, dht.k, scenario.latency, Behaviour(evil=evil))
-    if scenario.tier == "model-hashed":
+    if scenario.tier == "model-hashed" or _only_records(scenario):
         return net, None
     if evil or len(sybils):
         status = all_status(net)
@@ -231,6 +235,18 @@ def _lookup_table(groups: list[_Group]) -> dict[str, Column]:
     }
 
 
+def _edges(net: Net) -> dict[str, Column]:
+    """Return who knows whom of those that are there, by their places among these."""
+    sources = np.repeat(np.arange(len(net.ids)), np.diff(net.base))
+    targets = net.contacts
+    if len(net.status):
+        there = net.status != SILENT
+        place = np.cumsum(there) - 1
+        both = there[sources] & there[targets]
+        sources, targets = place[sources[both]], place[targets[both]]
+    return {"source": sources, "target": targets}
+
+
 def _in_short(group: _Group) -> dict[str, Value]:
     walks, name = group.walks, group.name
     plural = {"fetch": "fetches"}.get(name, f"{name}s")
@@ -255,7 +271,7 @@ def _digest(
     """Hash all that came out: numbers as they are in memory, in a fixed order."""
     found = hashlib.sha256()
     found.update(np.ascontiguousarray(net.ids[:: max(1, len(net.ids) // 10_000)]).tobytes())
-    found.update(np.ascontiguousarray(net.contacts).tobytes())
+    found.update(np.ascontiguousarray(net.contacts).data)  # a copy would be as large again
     for group in groups:
         found.update(group.name.encode())
         found.update(np.ascontiguousarray(group.walks.rows).tobytes())

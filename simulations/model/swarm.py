@@ -24,6 +24,7 @@ from .swarm_world import (
     FREE_RIDER,
     HEDGES,
     LEECHER,
+    PICTURE_PEERS,
     POISONER,
     ROWS,
     SAMPLES,
@@ -47,9 +48,6 @@ MAX_NEIGHBOURS: Final = 4096
 
 SEED_CLASS: Final = "seed"
 """A link class of this name is that of the seeds, and of nobody else."""
-
-PICTURE_PEERS: Final = 2000
-"""Up to so many the network is drawn."""
 
 ORDERS: Final = ("rarest", "random", "sequential")
 
@@ -242,8 +240,9 @@ def _result(
         UTILISATION: dict(zip(("time", "used", "possible"), rows.T[[0, 4, 5], 1:], strict=True)),
     }
     if world.peer.up.shape[0] <= PICTURE_PEERS:
-        sources = np.repeat(np.arange(world.peer.up.shape[0]), world.peer.degree)
-        targets = world.edge.neighbour[world.edge.neighbour >= 0]
+        known = world.picture >= 0
+        sources = np.repeat(np.arange(world.peer.up.shape[0]), known.sum(axis=1))
+        targets = world.picture[known]
         once = sources < targets
         tables[EDGES] = {"source": sources[once], "target": targets[once]}
     took = np.sort((completed - world.peer.arrive[wanting])[np.isfinite(completed)])

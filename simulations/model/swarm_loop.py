@@ -279,6 +279,14 @@ def sample(w: World, r: Rules, now: float) -> None:
     w.sums[SINCE] = now
 
 
+@kernel
+def draw_picture(w: World) -> None:
+    """Note who knows whom."""
+    for peer in range(w.picture.shape[0]):
+        for at in range(w.peer.degree[peer]):
+            w.picture[peer, at] = w.edge.neighbour[peer, at]
+
+
 @entry
 def simulate(w: World, r: Rules, interval: float) -> float:
     """Run until everybody is done, nothing can flow any more, or the horizon; return the time."""
@@ -287,6 +295,7 @@ def simulate(w: World, r: Rules, interval: float) -> float:
     next_peer = 0
     idle = 0
     next_sample = interval
+    half = max(1, r.wanted // 2)
     sample(w, r, now)
     while w.numbers[DONE] < r.wanted and now < r.horizon:
         w.numbers[STEPS] += 1
@@ -327,6 +336,9 @@ def simulate(w: World, r: Rules, interval: float) -> float:
         w.sums[SENDABLE] += sendable * length
         now += length
         tell(w, r, now)
+        if half > 0 and w.numbers[DONE] >= half:
+            half = 0
+            draw_picture(w)
         if now >= next_sample:
             sample(w, r, now)
             if w.numbers[ROWS] == SAMPLES:

@@ -23,6 +23,9 @@ GONE: Final = 2
 SAMPLES: Final = 512
 """Rows of the tables over time; beyond, every second goes and the interval doubles."""
 
+PICTURE_PEERS: Final = 2000
+"""Up to so many the network is drawn."""
+
 NUMBERS: Final = 8
 CHANCE, PRESENT_COUNT, DONE, EVENTS, ROWS, STEPS, HEDGES, BANS = range(NUMBERS)
 """Places in `numbers`: state of the random source, and counts."""
@@ -136,6 +139,8 @@ class World(NamedTuple):
     banned: NDArray[np.uint8]
     """Row: peer; column: poisoner; 1 = never again."""
     ties: Ints
+    picture: NDArray[np.int32]
+    """Neighbours of each peer when half were done; no rows if nobody draws them."""
     rows: Floats
     """Samples over time: time, least copies, mean copies, done, used, possible."""
     numbers: Ints
@@ -187,6 +192,7 @@ def empty_world(peers: int, rules: Rules, most_neighbours: int, chance: int, lia
         sent=np.zeros((rules.seeds, rules.pieces), np.int64),
         banned=np.zeros((peers, liars), np.uint8),
         ties=np.zeros(rules.pieces, np.int64),
+        picture=np.full((peers if peers <= PICTURE_PEERS else 0, most_neighbours), -1, np.int32),
         rows=np.zeros((SAMPLES, 6)),
         numbers=numbers,
         sums=np.zeros(SUMS),

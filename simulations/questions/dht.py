@@ -8,6 +8,7 @@ from typing import Final
 
 from ..results.words import seconds
 from ..scenario.model import Attack, Churn, Dht, Scenario, Workload
+from ..scenario.result import RECORDS
 from .question import (
     Answer,
     BadQuestion,
@@ -37,6 +38,7 @@ def records(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
             churn=Churn("lognormal", p["session"], 1.0, p["offline"]),
             dht=Dht(k=k, republish=every),
             workload=Workload(contents=round(p["contents"])),
+            metrics=(RECORDS,),
         )
         for k, every in settings
     ]

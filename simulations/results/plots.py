@@ -29,10 +29,11 @@ from ..scenario.result import (
     Result,
 )
 from .picture import draw_network
+from .words import seconds
 
 Runs: TypeAlias = Mapping[str, Result]
 
-WIDTH, HEIGHT = 6.4, 3.6
+WIDTH, HEIGHT = 5.8, 3.4
 """Inches of a plot."""
 
 COLOURS: Final = (
@@ -44,6 +45,9 @@ MOST_STEPS: Final = 600
 
 MOST_HOPS: Final = 40
 """Bars of a histogram."""
+
+MOST_ABOVE: Final = 6
+"""Names of lines above a plot."""
 
 STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "shoal",  # the same plot is the same text
@@ -93,8 +97,20 @@ def _colour(number: int) -> str:
 
 
 def _legend(axes: Axes, count: int) -> None:
-    if count > 1:
-        axes.legend(fontsize=8, loc="best")
+    """Name the lines: above the plot, where they hide nothing, unless they are too many."""
+    if count > MOST_ABOVE:
+        axes.legend(fontsize=7, loc="best", frameon=True, framealpha=0.8)
+    elif count > 1:
+        axes.legend(
+            fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2
+        )
+
+
+def _percents(axes: Axes, lowest: float = 0.0) -> None:
+    """Let the ordinate be a share, with room for a line at 100 %."""
+    axes.set_ylim(lowest, 100.0 + 0.04 * (100.0 - lowest))
+    axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(lowest, 100.0)
+                     if lowest <= tick <= 100.0])  # fmt: skip
 
 
 def _ecdf(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -127,6 +143,7 @@ def hops(axes: Axes, runs: Runs) -> None:
         if len(runs) == 1:
             axes.bar_label(bars, [f"{s:.1f}" if s >= 0.05 else "" for s in shares], fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.1)
     axes.set(xlabel="hops", ylabel="lookups, %")
     axes.grid(axis="x", visible=False)
     _legend(axes, len(runs))
@@ -135,6 +152,7 @@ def hops(axes: Axes, runs: Runs) -> None:
 def latency(axes: Axes, runs: Runs) -> None:
     """Draw how long lookups took."""
     longest = 0.0
+    marks: list[tuple[int, float]] = []
     for number, (label, run) in enumerate(runs.items()):
         values = np.asarray(run.tables[LOOKUPS]["seconds"], float)
         values = values[np.isfinite(values)]
@@ -147,12 +165,18 @@ def latency(axes: Axes, runs: Runs) -> None:
             for part in (50, 90, 99):
                 at = float(np.percentile(values, part))
                 axes.plot([at], [part], "o", color=_colour(number), markersize=4)
-                axes.annotate(
-                    f"{part} %: {at:.3g} s", (at, part), (6, -10), textcoords="offset points"
-                )
-    axes.set(xlabel="seconds", ylabel="lookups over by then, %", ylim=(0, 102))
+                marks.append((part, at))
+    axes.set(xlabel="seconds", ylabel="lookups over by then, %")
+    _percents(axes)
     if longest > 0:
         axes.set_xlim(0, 1.15 * longest)
+    for part, at in marks:
+        # To the right of the curve where there is room, else below it.
+        far = at > 0.75 * longest
+        axes.annotate(
+            f"{part} %: {seconds(at)}", (at, part), (-4, -6) if far else (7, -5),
+            ha="right" if far else "left", va="top", textcoords="offset points", fontsize=8,
+        )  # fmt: skip
     _legend(axes, len(runs))
 
 
@@ -162,7 +186,7 @@ def completion(axes: Axes, runs: Runs) -> None:
     ends = [np.asarray(table["completed"], float) for table in tables.values()]
     longest = max((float(np.nanmax(e)) for e in ends if np.isfinite(e).any()), default=1.0)
     length, name = _unit(longest)
-    lines = 0
+    lines = named = 0
     for number, (label, run) in enumerate(runs.items()):
         completed = np.asarray(tables[label]["completed"], float) / length
         links = np.asarray(tables[label]["link"])
@@ -183,15 +207,16 @@ def completion(axes: Axes, runs: Runs) -> None:
                 lines += 1
         bound = run.summary.get("bound_seconds")
         if isinstance(bound, (int, float)) and np.isfinite(bound):
-            axes.axvline(bound / length, color="#888888", linestyle=":", linewidth=1.2)
-            if number == 0:
-                axes.annotate(
-                    "least possible\nfor all", (bound / length, 50), (-4, 0), ha="right",
-                    textcoords="offset points", color="#666666", fontsize=8,
-                )  # fmt: skip
-    axes.set(xlabel=name, ylabel="leechers that have all, %", ylim=(0, 102))
+            axes.axvline(
+                bound / length, color="#888888" if len(runs) == 1 else _colour(number),
+                linestyle=":", linewidth=1.2,
+                label="least possible for the last" if number == 0 else None,
+            )  # fmt: skip
+            named += number == 0
+    axes.set(xlabel=name, ylabel="leechers that have all, %")
+    _percents(axes)
     axes.set_xlim(left=0)
-    _legend(axes, lines)
+    _legend(axes, lines + named)
 
 
 def utilisation(axes: Axes, runs: Runs) -> None:
@@ -211,7 +236,7 @@ def utilisation(axes: Axes, runs: Runs) -> None:
                 axes.axhline(needed / 1e6, color="#888888", linestyle=":", linewidth=1.2,
                              label="mean rate of the least possible time")  # fmt: skip
             axes.set_ylabel("all uplinks, MB/s")
-            axes.legend(fontsize=8, loc="lower left", frameon=True, framealpha=0.85)
+            _legend(axes, 3)
         else:
             share = np.divide(used, possible, out=np.zeros_like(used), where=possible > 0)
             axes.plot(time, 100 * share, color=_colour(number), label=label)
@@ -247,7 +272,7 @@ def availability(axes: Axes, runs: Runs) -> None:
     axes.set(xlabel=name, ylabel="copies")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    axes.legend(fontsize=8, loc="lower right")
+    _legend(axes, 2 if len(runs) == 1 else len(runs))
 
 
 def records(axes: Axes, runs: Runs) -> None:
@@ -260,7 +285,8 @@ def records(axes: Axes, runs: Runs) -> None:
         lowest = min(lowest, float(alive.min()))
         time = _thin(table["time"]) / length
         axes.plot(time, alive, color=_colour(number), label=label)
-    axes.set(xlabel=name, ylabel="records found, %", ylim=(min(99.0, lowest - 1), 100.2))
+    axes.set(xlabel=name, ylabel="records found, %")
+    _percents(axes, max(0.0, min(99.0, lowest - 1.0)))
     _legend(axes, len(runs))
 
 
@@ -290,6 +316,6 @@ PLOTS: Final[tuple[tuple[str, str, Callable[[Axes, Runs], None]], ...]] = (
     (LOOKUPS, "How long lookups took", latency),
     (RECORDS, "Provider records that a lookup finds", records),
     (TRAFFIC, "Nodes online", traffic),
-    (EDGES, "Who knows whom", network),
+    (EDGES, "Who knows whom (in a swarm: when half had everything)", network),
 )
 """Each plot: the table that it needs, its caption, and how it is drawn."""
