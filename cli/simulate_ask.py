@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from ..simulations.scenario.model import Scenario
     from ..simulations.scenario.result import Result
 
+NIGHTS = 20
+"""Runs of a forecast."""
+
+NIGHTS_KEPT = 3
+"""Of them that are written; they look alike."""
+
 
 @click.command("ask")
 @click.argument("name", required=False, metavar="[QUESTION]")
@@ -129,8 +135,9 @@ def _forecast(output: Output, fetches: list[Progress]) -> int:
 
         def run(scenario: Scenario, seed: int, place: Path = place) -> Result:
             result = measured(scenario, seed)
-            _save(place, result)
+            if seed <= NIGHTS_KEPT:
+                _save(place, result)
             return result
 
-        _tell(output, "tonight", forecast(fetch, range(1, 6), in_turn(run)), place)
+        _tell(output, "tonight", forecast(fetch, range(1, 1 + NIGHTS), in_turn(run)), place)
     return 0

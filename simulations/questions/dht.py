@@ -97,7 +97,8 @@ def sybils(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * min(1.0, share):.4g} %"
+    text = f"{100 * min(1.0, share):.4g}"
+    return "over 99.99 %" if text == "100" and share < 1.0 else f"{text} %"
 
 
 QUESTIONS: Final = (
