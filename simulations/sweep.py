@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Final
 
@@ -110,8 +111,17 @@ _shelf: Shelf | None = None
 def _start(scenarios: tuple[Scenario, ...], shelf: Shelf | None) -> None:
     global _scenarios, _shelf
     _scenarios, _shelf = scenarios, shelf
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches all processes of a terminal; only the one that gathers results acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the sweep that it works for is killed: nobody wants its results."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(task: Task, run: Run, shares: bool) -> Result:

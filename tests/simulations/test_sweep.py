@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shoal.simulations.running import run
@@ -115,3 +116,24 @@ def test_ctrl_c_leaves_whole_results(tmp_path: Path) -> None:
     for run_folder in runs:
         assert (run_folder / "summary.json").exists()
         assert (run_folder / "report.html").exists()
+
+
+@pytest.mark.processes
+def test_a_killed_sweep_takes_its_workers_along(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(write(SMALL))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shoal.cli", "--json", "simulate", "sweep", str(scenario),
+         "--seeds", "1-2000", "--workers", "2", "-o", str(tmp_path / "out")],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line)["event"] == "simulated":
+                break
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
