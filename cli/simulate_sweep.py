@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from ..simulations.scenario.result import Result
     from ..simulations.sweep import Outcome, Setting, Task
 
-METRICS = ("last_seconds", "p50_seconds", "found_share", "hops_mean")
-"""Numbers that are compared when none is named: the first that the runs have."""
-
 
 @click.command("sweep")
 @click.argument("scenario", type=click.Path(path_type=Path, dir_okay=False))
@@ -109,14 +106,18 @@ def _conclude(
     output: Output, points: list[Setting], outcome: Outcome, metric: str | None, place: Path
 ) -> None:
     """Tell each setting's mean, compare all with the first, and write both down."""
+    from ..node.errors import UsageError
     from ..simulations.paired import paired
+    from ..simulations.results.compare import METRICS
     from ..simulations.sweep import by_setting
     from .simulate_told import compared, measured
 
-    known = [key for result in outcome.done.values() for key in result.summary]
+    known = {key: None for result in outcome.done.values() for key in result.summary}
     chosen = metric or next((name for name in METRICS if name in known), None)
-    if chosen is None:
+    if chosen is None or not known:
         return
+    if chosen not in known:
+        raise UsageError(f"the runs have no number {chosen!r}; they have {', '.join(known)}")
     values = by_setting(points, outcome.done, chosen)
     events = [measured(label, chosen, list(by_seed.values())) for label, by_seed in values.items()]
     first, *others = values

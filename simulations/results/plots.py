@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from ..scenario.result import (
@@ -35,6 +35,9 @@ Runs: TypeAlias = Mapping[str, Result]
 
 WIDTH, HEIGHT = 5.8, 3.4
 """Inches of a plot."""
+
+DOTS: Final = 80
+"""An inch, of what is drawn as dots (thousands of links)."""
 
 COLOURS: Final = (
     *("#1f6fb4", "#d1495b", "#2a9d6f", "#e0a030", "#7a5ba8", "#3aa6b9", "#8c6d46", "#555555"),
@@ -83,7 +86,7 @@ def figures(runs: Runs) -> list[tuple[str, str]]:
 
 def _svg(figure: Figure, name: str) -> str:
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(out, format="svg", dpi=DOTS, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     # Several plots stand in one page: their ids must differ.
@@ -109,8 +112,8 @@ def _legend(axes: Axes, count: int) -> None:
 def _percents(axes: Axes, lowest: float = 0.0) -> None:
     """Let the ordinate be a share, with room for a line at 100 %."""
     axes.set_ylim(lowest, 100.0 + 0.04 * (100.0 - lowest))
-    axes.set_yticks([tick for tick in MaxNLocator(5).tick_values(lowest, 100.0)
-                     if lowest <= tick <= 100.0])  # fmt: skip
+    ticks = MaxNLocator(5).tick_values(lowest, 100.0)
+    axes.set_yticks([tick for tick in ticks if lowest <= tick < 100.0 + 1e-6])
 
 
 def _ecdf(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -169,13 +172,11 @@ def latency(axes: Axes, runs: Runs) -> None:
     axes.set(xlabel="seconds", ylabel="lookups over by then, %")
     _percents(axes)
     if longest > 0:
-        axes.set_xlim(0, 1.15 * longest)
-    for part, at in marks:
-        # To the right of the curve where there is room, else below it.
-        far = at > 0.75 * longest
+        axes.set_xlim(0, 1.28 * longest)
+    for part, at in marks:  # what rises leaves room below it to the right
         axes.annotate(
-            f"{part} %: {seconds(at)}", (at, part), (-4, -6) if far else (7, -5),
-            ha="right" if far else "left", va="top", textcoords="offset points", fontsize=8,
+            f"{part} %: {seconds(at)}", (at, part), (6, -5), va="top",
+            textcoords="offset points", fontsize=8,
         )  # fmt: skip
     _legend(axes, len(runs))
 
@@ -205,7 +206,7 @@ def completion(axes: Axes, runs: Runs) -> None:
                     drawstyle="steps-post", label=kind,
                 )  # fmt: skip
                 lines += 1
-        bound = run.summary.get("bound_seconds")
+        bound = run.summary.get("bound_seconds", run.summary.get("bound"))
         if isinstance(bound, (int, float)) and np.isfinite(bound):
             axes.axvline(
                 bound / length, color="#888888" if len(runs) == 1 else _colour(number),
@@ -269,6 +270,7 @@ def availability(axes: Axes, runs: Runs) -> None:
         if len(runs) == 1:
             axes.plot(time, mean, color=_colour(1), label="mean of all pieces")
     axes.set_yscale("symlog", linthresh=1.0)
+    axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.set(xlabel=name, ylabel="copies")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -316,6 +318,6 @@ PLOTS: Final[tuple[tuple[str, str, Callable[[Axes, Runs], None]], ...]] = (
     (LOOKUPS, "How long lookups took", latency),
     (RECORDS, "Provider records that a lookup finds", records),
     (TRAFFIC, "Nodes online", traffic),
-    (EDGES, "Who knows whom (in a swarm: when half had everything)", network),
+    (EDGES, "Who knows whom", network),
 )
 """Each plot: the table that it needs, its caption, and how it is drawn."""

@@ -91,7 +91,7 @@ def name_of(key: str) -> str:
     """Return the name of a number of the summary for people: units stand with the number."""
     for unit in ("_seconds", "_bytes"):
         key = key.replace(unit, "")
-    return PERCENTILE.sub(r"\1 %", key.replace("_", " "))
+    return PERCENTILE.sub(r"\1 % within", key.replace("_", " "))
 
 
 def number_of(key: str, value: Value) -> str:

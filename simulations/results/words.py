@@ -73,7 +73,7 @@ def _swarm(table: Mapping[str, Column], summary: Mapping[str, Value]) -> Iterato
         f"of their arrival, nine in ten within {seconds(late)}, the last one at "
         f"{seconds(float(completed[done].max()))}."
     )
-    bound = summary.get("bound_seconds")
+    bound = summary.get("bound_seconds", summary.get("bound"))
     if isinstance(bound, (int, float)) and bound > 0 and done.all():
         over = float(completed.max()) / bound
         yield (

@@ -59,6 +59,19 @@ def test_a_run_is_told_and_written(shoal: Any, scenario: str, tmp_path: Path) ->
     assert "<svg" in (tmp_path / "both.html").read_text()
 
 
+def test_a_sweep_compares_a_number_that_the_tier_has(shoal: Any, scenario: str) -> None:
+    (Path.cwd() / "d.toml").write_text("nodes = 60\n[workload]\nlookups = 50\n")
+    done = shoal(
+        *("--json", "simulate", "sweep", "d.toml", "--seeds", "1-3", "--vary", "dht.alpha=3,10"),
+        *("--workers", "1"),
+    )
+    assert done.code == 0
+    measured = [event for event in done.events if event["event"] == "measured"]
+    assert [event["setting"] for event in measured] == ["dht.alpha=3", "dht.alpha=10"]
+    assert {event["metric"] for event in measured} == {"lookup_seconds_p50"}
+    assert [event["pairs"] for event in done.events if event["event"] == "compared"] == [3]
+
+
 def test_a_run_is_told_in_words(shoal: Any, scenario: str) -> None:
     done = shoal("simulate", "run", scenario)
     assert done.code == 0
@@ -73,6 +86,7 @@ def test_a_run_is_told_in_words(shoal: Any, scenario: str) -> None:
         (("run", "s.toml", "--set", "pieces"), 2, "KEY=VALUE"),
         (("run", "s.toml", "--set", "tier=code", "--set", "dht.paths=4"), 2, "dht.paths"),
         (("sweep", "s.toml", "--seeds", "5-1"), 2, "go up"),
+        (("sweep", "s.toml", "--metric", "colour"), 2, "they have peers, wanting"),
         (("report", "."), 2, "no run"),
         (("validate", "--only", "99"), 2, "99"),
         (("ask", "delivr"), 2, "did you mean 'deliver'"),
