@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,14 @@ from .simulating import file_name, perform, seeds_of, split_pair
 if TYPE_CHECKING:
     from ..node.events import Progress
     from ..simulations.questions.question import Answer
+    from ..simulations.scenario.model import Scenario
+    from ..simulations.scenario.result import Result
+
+NIGHTS = 20
+"""Runs of a forecast."""
+
+NIGHTS_KEPT = 3
+"""Of them that are written; they look alike."""
 
 
 @click.command("ask")
@@ -36,7 +46,6 @@ def ask(
     """
 
     def work(output: Output) -> int:
-        from ..simulations.measuring import measured
         from ..simulations.questions.registry import question, questions
 
         if name is None:
@@ -47,22 +56,53 @@ def ask(
             return 0
         asked = question(name)
         values = asked.values(dict(split_pair(text) for text in given))
-        answer = asked.ask(values, seeds_of(seeds), measured)
-        _tell(output, name, answer, folder or Path(file_name(name)))
+        place = folder or Path(file_name(name))
+        place.mkdir(parents=True, exist_ok=True)
+        answer = asked.ask(values, seeds_of(seeds), partial(_run_all, output, place))
+        _tell(output, name, answer, place)
         return 0
 
     return perform(settings, work)
 
 
-def _tell(output: Output, name: str, answer: Answer, place: Path) -> None:
-    """Write the runs and tell the answer."""
-    from ..node.events_simulate import Answered
+def _run_all(
+    output: Output, place: Path, scenarios: Sequence[Scenario], seeds: Sequence[int]
+) -> list[list[Result]]:
+    """Run each scenario with each seed on all cores, and write the runs."""
+    from ..node.errors import Interrupted, Refused
+    from ..node.events_simulate import Sweeping
+    from ..simulations.sweep import Setting, Task, sweep, tasks
+
+    points = [Setting(scenario.name, scenario) for scenario in scenarios]
+    todo = tasks(points, seeds)
+    done = 0
+
+    def tell(task: Task, result: Result) -> None:
+        nonlocal done
+        _save(place, result)
+        done += 1
+        output.event(Sweeping(done, len(todo), 0))
+
+    output.event(Sweeping(0, len(todo), 0))
+    outcome = sweep(points, todo, tell, folder=place)
+    if outcome.interrupted:
+        raise Interrupted(f"interrupted: {done} of {len(todo)} runs are whole, in {place}")
+    for task, sentence in outcome.failed.items():
+        raise Refused(f"{points[task.setting].label}, seed {task.seed}, failed: {sentence}")
+    return [[outcome.done[Task(number, seed)] for seed in seeds] for number in range(len(points))]
+
+
+def _save(place: Path, result: Result) -> None:
     from ..simulations.results.folder import save
     from ..simulations.results.report import report
 
-    place.mkdir(parents=True, exist_ok=True)
-    for run, result in answer.runs.items():
-        save(result, place / file_name(run), report(result))
+    save(result, place / file_name(f"{result.scenario.name}-{result.seed}"), report(result))
+
+
+def _tell(output: Output, name: str, answer: Answer, place: Path) -> None:
+    """Tell the answer, and write it down."""
+    from ..node.events_simulate import Answered
+
     (place / "answer.txt").write_text(answer.text + "\n", encoding="utf-8")
     output.event(Answered(name, answer.text, dict(answer.numbers), str(place.absolute())))
 
@@ -86,10 +126,18 @@ def _forecast(output: Output, fetches: list[Progress]) -> int:
     from ..node.errors import NotFound
     from ..simulations.measuring import measured
     from ..simulations.questions.live import forecast
+    from ..simulations.questions.question import in_turn
 
     if not fetches:
         raise NotFound("no fetch is under way or paused: start one with: shoal get")
     for fetch in fetches:
-        answer = forecast(fetch, range(1, 6), measured)
-        _tell(output, "tonight", answer, Path(f"tonight-{file_name(fetch.cid)[-8:]}"))
+        place = Path(f"tonight-{file_name(fetch.cid)[-8:]}")
+
+        def run(scenario: Scenario, seed: int, place: Path = place) -> Result:
+            result = measured(scenario, seed)
+            if seed <= NIGHTS_KEPT:
+                _save(place, result)
+            return result
+
+        _tell(output, "tonight", forecast(fetch, range(1, 1 + NIGHTS), in_turn(run)), place)
     return 0

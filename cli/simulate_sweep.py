@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,6 @@ from .simulating import changed, file_name, perform, seeds_of, split_pair
 if TYPE_CHECKING:
     from ..simulations.scenario.result import Result
     from ..simulations.sweep import Outcome, Setting, Task
-
-METRICS = ("last_seconds", "p50_seconds", "found_share", "hops_mean")
-"""Numbers that are compared when none is named: the first that the runs have."""
 
 
 @click.command("sweep")
@@ -51,9 +49,10 @@ def sweep(
     """
 
     def work(output: Output) -> int:
-        from ..node.errors import Interrupted, Refused
+        from ..node.errors import Interrupted, NotFound, Refused
         from ..node.events_simulate import Sweeping
         from ..simulations import sweep as sweeping
+        from ..simulations.cluster import NoCluster, sweep_on_dask
         from ..simulations.results.folder import save
         from ..simulations.results.report import report
         from ..simulations.scenario.reading import read
@@ -69,21 +68,31 @@ def sweep(
 
         def tell(task: Task, result: Result) -> None:
             nonlocal done
-            done += 1
             label = points[task.setting].label
             run = place / f"{file_name(label)}-{task.seed}"
             save(result, run, report(result))
+            done += 1
             output.event(simulated(result, run, label))
             output.event(Sweeping(done, len(todo), 0))
 
         output.event(Sweeping(0, len(todo), 0))
         if dask is None:
-            outcome = sweeping.sweep(points, todo, tell, workers or 0)
+            outcome = sweeping.sweep(points, todo, tell, workers or 0, folder=place)
+        elif find_spec("distributed") is None:
+            raise Refused("--dask needs the package distributed: run: pip install 'shoal[dask]'")
         else:
-            outcome = sweeping.sweep_on_dask(points, todo, tell, dask)
+            try:
+                outcome = sweep_on_dask(points, todo, tell, dask)
+            except NoCluster as error:
+                raise NotFound(str(error)) from error
         _conclude(output, points, outcome, metric, place)
         if outcome.interrupted:
             raise Interrupted(f"interrupted: {done} of {len(todo)} runs are whole, in {place}")
+        if outcome.lost:
+            raise NotFound(
+                f"the Dask scheduler at {dask} is lost: {done} of {len(todo)} runs are whole, in "
+                f"{place}; start it again, and give --seeds for what is missing"
+            )
         for task, sentence in outcome.failed.items():
             output.say(f"{points[task.setting].label}, seed {task.seed}, failed: {sentence}")
         if outcome.failed:
@@ -97,14 +106,18 @@ def _conclude(
     output: Output, points: list[Setting], outcome: Outcome, metric: str | None, place: Path
 ) -> None:
     """Tell each setting's mean, compare all with the first, and write both down."""
+    from ..node.errors import UsageError
     from ..simulations.paired import paired
+    from ..simulations.results.compare import METRICS
     from ..simulations.sweep import by_setting
     from .simulate_told import compared, measured
 
-    known = [key for result in outcome.done.values() for key in result.summary]
+    known = {key: None for result in outcome.done.values() for key in result.summary}
     chosen = metric or next((name for name in METRICS if name in known), None)
-    if chosen is None:
+    if chosen is None or not known:
         return
+    if chosen not in known:
+        raise UsageError(f"the runs have no number {chosen!r}; they have {', '.join(known)}")
     values = by_setting(points, outcome.done, chosen)
     events = [measured(label, chosen, list(by_seed.values())) for label, by_seed in values.items()]
     first, *others = values

@@ -46,7 +46,8 @@ class Paired:
         """Say it in one sentence."""
         what = f"{self.metric}: {self.other} against {self.one}"
         if self.pairs < ENOUGH_PAIRS:
-            return f"{what}: not enough runs to say ({self.pairs} pairs; {ENOUGH_PAIRS} are needed)"
+            pairs = "1 pair" if self.pairs == 1 else f"{self.pairs} pairs"
+            return f"{what}: not enough runs to say ({pairs}; {ENOUGH_PAIRS} are needed)"
         span = f"95 % interval {self.low:+.4g} to {self.high:+.4g}, {self.pairs} pairs"
         match self.verdict:
             case "same":

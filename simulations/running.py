@@ -9,6 +9,7 @@ from typing import Final
 from .scenario.model import Scenario, Tier
 from .scenario.result import Result
 from .scenario.support import check
+from .shelf import Shelf
 
 TIERS: Final[dict[Tier, str]] = {
     "code": "code.run",
@@ -16,20 +17,35 @@ TIERS: Final[dict[Tier, str]] = {
     "model": "model.run",
     "model-hashed": "model.run",
 }
-"""The module with the function `run` of each tier; imported when needed, as some are heavy."""
+"""The module with the functions `run` and `tables_key` of each tier; imported when needed."""
 
 SWARM_MODEL: Final = "model.swarm"
 
 
-def run(scenario: Scenario, seed: int) -> Result:
+def run(scenario: Scenario, seed: int, shelf: Shelf | None = None) -> Result:
     """Run a scenario with one seed.
+
+    Args:
+        scenario: What to run.
+        seed: Of everything.
+        shelf: Where tables are kept for other runs that begin with the same ones.
 
     Raises:
         BadScenario: Its tier cannot express it.
     """
     check(scenario)
-    place = TIERS[scenario.tier]
     if scenario.tier == "model" and scenario.swarm.pieces:
-        place = SWARM_MODEL
-    runner: Callable[[Scenario, int], Result] = import_module(f".{place}", __package__).run
-    return runner(scenario, seed)
+        alone: Callable[[Scenario, int], Result] = import_module(f".{SWARM_MODEL}", __package__).run
+        return alone(scenario, seed)
+    runner: Callable[[Scenario, int, Shelf | None], Result]
+    runner = import_module(f".{TIERS[scenario.tier]}", __package__).run
+    return runner(scenario, seed, shelf)
+
+
+def tables_key(scenario: Scenario) -> str:
+    """Return as text what of a scenario its tables depend on besides the seed; "" = nothing."""
+    if scenario.swarm.pieces:
+        return ""
+    key: Callable[[Scenario], str]
+    key = import_module(f".{TIERS[scenario.tier]}", __package__).tables_key
+    return key(scenario)

@@ -1,8 +1,9 @@
-"""Seeds times parameters, on all cores of this machine or on a Dask cluster.
+"""Seeds times parameters, on all cores of this machine (`cluster.py`: on a Dask cluster).
 
 A task is a number and a seed; the scenarios are handed to each worker once. What a task gives
 depends on nothing else, so the results are the same for any number of workers. Each worker has a
-process of its own: one that is lost costs the task it had, which is tried again elsewhere.
+process of its own: one that is lost costs the task it had, which is tried again elsewhere. Tables
+that several tasks begin with are made once, by whoever needs them first (`shelf.py`).
 """
 
 from __future__ import annotations
@@ -10,27 +11,31 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing import get_context
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Final
 
 from .measuring import measured
+from .running import tables_key
 from .scenario.model import Scenario
 from .scenario.reading import change
 from .scenario.result import Result
 from .scenario.support import check
+from .shelf import Shelf
 
 ATTEMPTS: Final = 3
 """How often a task is tried whose worker is lost."""
 
-CONNECT_SECONDS: Final = 20
-"""How long a Dask scheduler may take to answer."""
+TABLES: Final = ".tables"
+"""Folder for tables that several runs begin with, while they run."""
 
-Run = Callable[[Scenario, int], Result]
+Run = Callable[[Scenario, int, Shelf | None], Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,16 @@ class Outcome:
     """What became of the tasks."""
 
     done: dict[Task, Result] = field(default_factory=dict)
+    """Without their tables, which may be large; whoever was told of a result has them."""
     failed: dict[Task, str] = field(default_factory=dict)
     interrupted: bool = False
+    lost: bool = False
+    """The scheduler of the cluster is gone, with all that was not done."""
+
+    def finished(self, task: Task, result: Result, tell: Callable[[Task, Result], None]) -> None:
+        """Tell a result, and keep its numbers."""
+        tell(task, result)
+        self.done[task] = replace(result, tables={})
 
 
 def settings(scenario: Scenario, varied: Sequence[tuple[str, Sequence[str]]]) -> list[Setting]:
@@ -82,40 +95,54 @@ def tasks(points: Sequence[Setting], seeds: Iterable[int]) -> list[Task]:
     return [Task(number, seed) for seed in seeds for number in range(len(points))]
 
 
+def shared_tables(points: Sequence[Setting], todo: Sequence[Task]) -> dict[Task, str]:
+    """Return for each task whose tables another one begins with, too, what these depend on."""
+    keys = [tables_key(point.scenario) for point in points]
+    named = {task: f"{task.seed} {keys[task.setting]}" for task in todo if keys[task.setting]}
+    counts = Counter(named.values())
+    return {task: key for task, key in named.items() if counts[key] > 1}
+
+
 _scenarios: tuple[Scenario, ...] = ()
+_shelf: Shelf | None = None
 """In a worker: what was handed over when it started."""
 
 
-def _start(scenarios: tuple[Scenario, ...]) -> None:
-    global _scenarios
-    _scenarios = scenarios
+def _start(scenarios: tuple[Scenario, ...], shelf: Shelf | None) -> None:
+    global _scenarios, _shelf
+    _scenarios, _shelf = scenarios, shelf
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches all processes of a terminal; only the one that gathers results acts on it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(task: Task, run: Run) -> Result:
-    return run(_scenarios[task.setting], task.seed)
+def _end_with_parent() -> None:
+    """End this worker when the sweep that it works for is killed: nobody wants its results."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
-def _work_of(scenarios: tuple[Scenario, ...], task: Task, run: Run) -> Result:
-    return run(scenarios[task.setting], task.seed)
+def _work(task: Task, run: Run, shares: bool) -> Result:
+    return run(_scenarios[task.setting], task.seed, _shelf if shares else None)
 
 
 class Worker:
     """A process that runs one task at a time, and is replaced if it is lost."""
 
-    def __init__(self, scenarios: tuple[Scenario, ...]) -> None:
-        self._scenarios = scenarios
+    def __init__(self, scenarios: tuple[Scenario, ...], shelf: Shelf | None) -> None:
+        self._given = scenarios, shelf
         self._pool = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            1, mp_context=get_context("spawn"), initializer=_start, initargs=(self._scenarios,)
+            1, mp_context=get_context("spawn"), initializer=_start, initargs=self._given
         )
 
-    def submit(self, task: Task, run: Run) -> Future[Result]:
-        """Begin a task."""
-        return self._pool.submit(_work, task, run)
+    def submit(self, task: Task, run: Run, shares: bool) -> Future[Result]:
+        """Begin a task, which may share its tables with others."""
+        return self._pool.submit(_work, task, run, shares)
 
     def replace(self) -> None:
         """Take another process for the one that was lost."""
@@ -136,6 +163,7 @@ def sweep(
     tell: Callable[[Task, Result], None],
     workers: int = 0,
     run: Run = measured,
+    folder: Path | None = None,
 ) -> Outcome:
     """Run the tasks on this machine's cores.
 
@@ -145,33 +173,40 @@ def sweep(
         tell: Called with each result as it comes, in no order.
         workers: Processes; 0 = one for each core.
         run: What a worker does with a scenario and a seed.
+        folder: Where shared tables lie meanwhile; None: each task makes its own.
     """
     outcome = Outcome()
     scenarios = tuple(point.scenario for point in points)
     count = max(1, min(workers or os.cpu_count() or 1, len(todo)))
-    waiting = list(reversed(todo))
+    shares = shared_tables(points, todo) if folder is not None else {}
+    shelf = Shelf(folder / TABLES) if folder is not None else None
+    waiting = list(todo)
     attempts: dict[Task, int] = {}
     busy: dict[Future[Result], tuple[Worker, Task]] = {}
-    idle = [Worker(scenarios) for _ in range(count)]
+    made: set[str] = set()
+    if shelf is not None:
+        shelf.clear()  # of a sweep that was killed
+    idle = [Worker(scenarios, shelf) for _ in range(count)]
     everyone = list(idle)
     try:
         while waiting or busy:
             while waiting and idle:
-                worker, task = idle.pop(), waiting.pop()
+                making = {shares.get(task, "") for _, task in busy.values()} - made
+                worker, task = idle.pop(), _next(waiting, shares, making)
                 attempts[task] = attempts.get(task, 0) + 1
-                busy[worker.submit(task, run)] = worker, task
+                busy[worker.submit(task, run, task in shares)] = worker, task
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 worker, task = busy.pop(future)
                 idle.append(worker)
                 error = future.exception()
                 if error is None:
-                    outcome.done[task] = future.result()
-                    tell(task, outcome.done[task])
+                    made.add(shares.get(task, ""))
+                    outcome.finished(task, future.result(), tell)
                     continue
                 if isinstance(error, BrokenProcessPool):
                     worker.replace()
                     if attempts[task] < ATTEMPTS:
-                        waiting.append(task)
+                        waiting.insert(0, task)
                         continue
                 outcome.failed[task] = _sentence(error)
     except KeyboardInterrupt:
@@ -179,52 +214,17 @@ def sweep(
     finally:
         for worker in everyone:
             worker.end()
+        if shelf is not None:
+            shelf.clear()
     return outcome
 
 
-def sweep_on_dask(
-    points: Sequence[Setting],
-    todo: Sequence[Task],
-    tell: Callable[[Task, Result], None],
-    address: str,
-    run: Run = measured,
-) -> Outcome:
-    """Run the tasks on a Dask cluster; a lost worker's tasks go to the others.
-
-    Raises:
-        OSError: The scheduler does not answer.
-    """
-    import distributed
-
-    outcome = Outcome()
-    with _client(address) as client:
-        shared = client.scatter(
-            tuple(point.scenario for point in points), broadcast=True, hash=False
-        )
-        futures = {
-            client.submit(_work_of, shared, task, run, pure=False, retries=ATTEMPTS): task
-            for task in todo
-        }
-        try:
-            for future in distributed.as_completed(list(futures), loop=client.loop):
-                task = futures[future]
-                if future.status == "finished":
-                    outcome.done[task] = future.result()
-                    tell(task, outcome.done[task])
-                else:
-                    outcome.failed[task] = _sentence(future.exception())
-        except KeyboardInterrupt:
-            outcome.interrupted = True
-            client.cancel(list(futures))
-    return outcome
-
-
-@contextmanager
-def _client(address: str) -> Iterator[Any]:
-    import distributed
-
-    with distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
-        yield client
+def _next(waiting: list[Task], shares: Mapping[Task, str], making: Collection[str]) -> Task:
+    """Take the first task that need not wait for tables which somebody makes now, if any."""
+    for at, task in enumerate(waiting):
+        if task not in shares or shares[task] not in making:
+            return waiting.pop(at)
+    return waiting.pop(0)
 
 
 def _sentence(error: BaseException | None) -> str:

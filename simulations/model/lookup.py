@@ -33,6 +33,7 @@ FEW_HEARD: Final = 64
 """Peers remembered at first: the farthest are dropped, which changes nothing while at most
 `FEW_HEARD` - k others were slow or failed; a walk where more did is done again with `MAX_HEARD`."""
 
+
 MAX_EVENTS: Final = 1024
 """Events that may wait in one lookup: three for each request that is open."""
 
@@ -78,6 +79,8 @@ class Space(NamedTuple):
     tally: NDArray[np.int64]
     """Peers on each path; then requests that are in flight and not slow; then open ones."""
     answer: NDArray[np.int64]
+    named: NDArray[np.uint64]
+    """Distances of those in `answer`."""
     event_at: NDArray[np.float64]
     event: NDArray[np.int64]
     """Kind, path and slot of each event that waits."""
@@ -103,6 +106,7 @@ def make_space(k: int, paths: int, room: int) -> Space:
         np.empty((paths, room), np.int8),
         np.zeros((3, paths), np.int64),
         np.empty(max(SCRATCH * k + k, MAX_HEARD), np.int64),
+        np.empty(max(SCRATCH * k + k, MAX_HEARD), np.uint64),
         np.empty(MAX_EVENTS, np.float64),
         np.empty((MAX_EVENTS, 3), np.int64),
     )
@@ -195,6 +199,8 @@ def _path_is_over(space: Space, rules: Rules, enough: int, path: int, asked: int
             continue
         if live < enough and state != ANSWERED:
             all_answered = False
+            if rules.paths == 1 and space.tally[2, path] > 0:
+                return False
         any_heard = any_heard or state == HEARD
         live += 1
         if live == rules.k:
@@ -336,10 +342,13 @@ def _apply(
     row[ANSWERS] += 1
     count = _named(net, rules, space.who[path, slot], target, start, space.answer)
     depth = whole(space.depth[path, slot]) + 1
+    # All ids first: they lie anywhere, and so the processor waits for many of them at once.
+    for number in range(count):
+        space.named[number] = net.ids[space.answer[number]] ^ target
     for number in range(count):
         node = space.answer[number]
         if node != start and not _hear(
-            space, rules.max_heard, path, node, net.ids[node] ^ target, depth
+            space, rules.max_heard, path, node, space.named[number], depth
         ):
             return False
     return True
@@ -504,7 +513,9 @@ def many_walks(
 ) -> None:
     """Walk once for each start and target; see `walk`. Rows of `holders` may be empty."""
     space = make_space(rules.k, rules.paths, rules.max_heard)
-    truth = np.empty(max(2 * rules.k, 64), np.int64)
+    # Who looks is not counted, nor is who does not live; else more than k + 1 are of no use.
+    all_live = len(net.status) == 0 and net.shares == (0.0, 0.0, 0.0, 0.0)
+    truth = np.empty(rules.k + 1 if all_live else max(2 * rules.k, 64), np.int64)
     result = np.empty(rules.k, np.int64)
     for number in range(len(starts)):
         row = rows[number]

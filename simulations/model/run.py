@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from ..scenario.model import Scenario
 from ..scenario.reading import BadScenario
 from ..scenario.result import EDGES, LOOKUPS, RECORDS, Column, Result, Value
 from ..scenario.support import check
+from ..shelf import Arrays, Shelf
 from . import swarm
 from .attack import aimed_at, attacked_ids, evil_share, what_evil_does
 from .churn import live, total_nodes
@@ -21,7 +23,7 @@ from .growth import grow
 from .ids import random_ids, stream
 from .living import stored
 from .lookup import Rules
-from .network import ALIVE, EVIL, Behaviour, Net, all_status, make_net, with_attackers
+from .network import ALIVE, EVIL, SILENT, Behaviour, Net, all_status, make_net, with_attackers
 from .records import follow_records
 from .runs import Walks, draw_starts, draw_targets, look_up
 from .tables import with_random_tables
@@ -41,8 +43,13 @@ class _Group:
     walks: Walks
 
 
-def run(scenario: Scenario, seed: int) -> Result:
+def run(scenario: Scenario, seed: int, shelf: Shelf | None = None) -> Result:
     """Run a scenario with one seed.
+
+    Args:
+        scenario: What to run.
+        seed: Of everything.
+        shelf: Where tables are kept for other runs that begin with the same ones.
 
     Raises:
         BadScenario: The tier cannot express it; the sentence names what.
@@ -50,8 +57,8 @@ def run(scenario: Scenario, seed: int) -> Result:
     check(scenario)
     if scenario.swarm.pieces > 0:
         return swarm.run(scenario, seed)
-    net, upkeep = _network(scenario, seed)
-    groups = _lookups(scenario, seed, net)
+    net, upkeep = _network(scenario, seed, shelf)
+    groups = [] if _only_records(scenario) else _lookups(scenario, seed, net)
     summary: dict[str, Value] = {"nodes": scenario.nodes, "servers": _servers(scenario)}
     summary["contacts"] = _mean_contacts(net)
     if upkeep is not None:
@@ -72,9 +79,8 @@ def run(scenario: Scenario, seed: int) -> Result:
         summary["records_found"] = float(records.alive.mean())
         summary["records_found_least"] = float(records.alive.min())
         summary["records_found_by_beta"] = float(records.by_beta.mean())
-    if len(net.ids) <= MAX_PICTURE and len(net.base):
-        sources = np.repeat(np.arange(len(net.ids)), np.diff(net.base))
-        tables[EDGES] = {"source": sources, "target": net.contacts}
+    if scenario.nodes <= MAX_PICTURE and len(net.base):
+        tables[EDGES] = _edges(net)
     if scenario.metrics:
         tables = {name: table for name, table in tables.items() if name in scenario.metrics}
     return Result(scenario, seed, _digest(net, groups, summary, tables), summary, tables)
@@ -103,42 +109,79 @@ def _servers(scenario: Scenario) -> int:
     return servers
 
 
-def _network(scenario: Scenario, seed: int) -> tuple[Net, float | None]:
+def tables_key(scenario: Scenario) -> str:
+    """Return all of a scenario that its tables depend on, as text; "" if none are stored."""
+    if scenario.tier == "model-hashed" or scenario.swarm.pieces or _only_records(scenario):
+        return ""
+    dht, churn = scenario.dht, scenario.churn
+    facts: list[object] = [_servers(scenario), sum(attack.at_key for attack in scenario.attacks)]
+    facts += [dht.tables, dht.k]
+    if dht.tables == "grown":
+        facts += [dht.alpha, dht.beta, dht.paths, dht.refresh]
+    if churn.law != "none":
+        facts += [churn, scenario.duration]
+    return repr(facts)
+
+
+def _only_records(scenario: Scenario) -> bool:
+    """Return whether nothing is asked for but how records fare: that needs no tables."""
+    return set(scenario.metrics) == {RECORDS}
+
+
+def _network(scenario: Scenario, seed: int, shelf: Shelf | None) -> tuple[Net, float | None]:
     """Make the network; with churn also what upkeep cost."""
     dht, churn = scenario.dht, scenario.churn
     online = _servers(scenario)
     total = online if churn.law == "none" else total_nodes(churn, online)
-    if dht.tables == "grown" and total > MAX_GROWN:
+    if dht.tables == "grown" and total > MAX_GROWN and not _only_records(scenario):
         raise BadScenario(
             f'nodes: at most {MAX_GROWN} tables are grown; say dht.tables = "random" (their '
             "lookups take some 15 % fewer hops)"
         )
     ids, sybils = attacked_ids(scenario, random_ids(total, seed), seed)
     evil = evil_share(scenario)
-    net = make_net(ids, seed, dht.k, scenario.latency, Behaviour(evil=evil))
-    if scenario.tier == "model-hashed":
-        return net, None
-    if evil or len(sybils):
-        status = all_status(net)
-        status[np.searchsorted(ids, sybils)] = EVIL
-        net = with_attackers(net._replace(status=status))
     if churn.law != "none":
         if dht.tables != "grown":
             raise BadScenario('churn: tables change only when dht.tables = "grown"')
         if evil or len(sybils):
             raise BadScenario("attacks: the model has no attackers among nodes that come and go")
-        hours = scenario.duration / 3600.0
-        rules = rules_of(scenario)._replace(jitter=0.0)
-        still = net._replace(spread=(0.0, 0.0, 0.0, 0.0))
-        lived = live(still, churn, online, hours, seed, rules, dht.refresh)
-        kept = stored(lived.living)._replace(spread=net.spread)
-        return kept, float(lived.requests_per_node_second)
+    net = make_net(ids, seed, dht.k, scenario.latency, Behaviour(evil=evil))
+    if scenario.tier == "model-hashed" or _only_records(scenario):
+        return net, None
+    if evil or len(sybils):
+        status = all_status(net)
+        status[np.searchsorted(ids, sybils)] = EVIL
+        net = with_attackers(net._replace(status=status))
+
+    def make() -> Arrays:
+        return _tables(scenario, seed, net, online)
+
+    found = make() if shelf is None else shelf.get(f"{seed} {tables_key(scenario)}", make)
+    net = net._replace(base=found["base"], offsets=found["offsets"], contacts=found["contacts"])
+    if churn.law == "none":
+        return net, None
+    return net._replace(status=found["status"]), float(found["upkeep"][0])
+
+
+def _tables(scenario: Scenario, seed: int, net: Net, online: int) -> Arrays:
+    """Make the tables; they depend on nothing but the seed and `tables_key`."""
+    dht, churn = scenario.dht, scenario.churn
     if dht.tables == "random":
-        return with_random_tables(net), None
+        return _stored_part(with_random_tables(net))
     # Attackers behave while the network grows, to be known by as many as they can.
-    still = net._replace(spread=(0.0, 0.0, 0.0, 0.0), status=np.full(len(ids), ALIVE, np.uint8))
-    grown = stored(grow(still, seed, rules_of(scenario), refresh_every=dht.refresh)[0])
-    return grown._replace(spread=net.spread, status=net.status), None
+    still = net._replace(spread=(0.0, 0.0, 0.0, 0.0), status=np.full(len(net.ids), ALIVE, np.uint8))
+    rules = rules_of(scenario)._replace(jitter=0.0)
+    if churn.law == "none":
+        return _stored_part(stored(grow(still, seed, rules, refresh_every=dht.refresh)[0]))
+    hours = scenario.duration / 3600.0
+    lived = live(still, churn, online, hours, seed, rules, dht.refresh)
+    kept = stored(lived.living)
+    upkeep = np.array([lived.requests_per_node_second])
+    return {**_stored_part(kept), "status": kept.status, "upkeep": upkeep}
+
+
+def _stored_part(net: Net) -> dict[str, NDArray[Any]]:
+    return {"base": net.base, "offsets": net.offsets, "contacts": net.contacts}
 
 
 def _lookups(scenario: Scenario, seed: int, net: Net) -> list[_Group]:
@@ -192,6 +235,18 @@ def _lookup_table(groups: list[_Group]) -> dict[str, Column]:
     }
 
 
+def _edges(net: Net) -> dict[str, Column]:
+    """Return who knows whom of those that are there, by their places among these."""
+    sources = np.repeat(np.arange(len(net.ids)), np.diff(net.base))
+    targets = net.contacts
+    if len(net.status):
+        there = net.status != SILENT
+        place = np.cumsum(there) - 1
+        both = there[sources] & there[targets]
+        sources, targets = place[sources[both]], place[targets[both]]
+    return {"source": sources, "target": targets}
+
+
 def _in_short(group: _Group) -> dict[str, Value]:
     walks, name = group.walks, group.name
     plural = {"fetch": "fetches"}.get(name, f"{name}s")
@@ -216,7 +271,7 @@ def _digest(
     """Hash all that came out: numbers as they are in memory, in a fixed order."""
     found = hashlib.sha256()
     found.update(np.ascontiguousarray(net.ids[:: max(1, len(net.ids) // 10_000)]).tobytes())
-    found.update(np.ascontiguousarray(net.contacts).tobytes())
+    found.update(np.ascontiguousarray(net.contacts).data)  # a copy would be as large again
     for group in groups:
         found.update(group.name.encode())
         found.update(np.ascontiguousarray(group.walks.rows).tobytes())

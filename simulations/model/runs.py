@@ -15,6 +15,11 @@ from .network import ALIVE, Net, all_status
 BATCH = 20_000
 """Lookups handed to a thread at once."""
 
+SPARE_HEARD = 20
+"""Peers remembered beyond k where nobody asks for the k that answered, some of which may be farther
+away: fewer are quicker, as each one heard of finds its place among them. As with
+`lookup.FEW_HEARD`, a walk is done again with more if so many were slow or failed."""
+
 
 class ModelOverflow(RuntimeError):
     """A bound of the compiled code was too small for a lookup; its result would be wrong."""
@@ -104,7 +109,10 @@ def look_up(
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(lambda numbers: part(numbers, rules), parts))
 
-    spread(np.arange(count), rules)
+    first = rules
+    if not keep_results and rules.paths == 1:
+        first = rules._replace(max_heard=min(rules.max_heard, rules.k + SPARE_HEARD))
+    spread(np.arange(count), first)
     again = np.flatnonzero(rows[:, CODE] != OK)
     if len(again) and rules.max_heard < MAX_HEARD:
         spread(again, rules._replace(max_heard=MAX_HEARD))

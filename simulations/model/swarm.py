@@ -24,6 +24,7 @@ from .swarm_world import (
     FREE_RIDER,
     HEDGES,
     LEECHER,
+    PICTURE_PEERS,
     POISONER,
     ROWS,
     SAMPLES,
@@ -48,10 +49,13 @@ MAX_NEIGHBOURS: Final = 4096
 SEED_CLASS: Final = "seed"
 """A link class of this name is that of the seeds, and of nobody else."""
 
-PICTURE_PEERS: Final = 2000
-"""Up to so many the network is drawn."""
-
 ORDERS: Final = ("rarest", "random", "sequential")
+
+LEAST_SLOTS: Final = 2
+"""So many also on the slowest line (as swarm/slots.py)."""
+
+SLOT_SECONDS: Final = 1.0
+"""There is a slot for each piece that the line carries in that time (as swarm/slots.py)."""
 
 CROWD_FACTOR: Final = 1.5
 """A peer takes so many times as many neighbours as it looks for."""
@@ -140,7 +144,6 @@ def _begin(scenario: Scenario, chance: np.random.Generator) -> tuple[World, Rule
         piece_bytes=float(swarm.piece_bytes),
         neighbours=neighbours,
         slots=swarm.slots,
-        rotate=float(swarm.rotate),
         order=ORDERS.index(swarm.order),
         leave=bool(swarm.leave),
         site=float(swarm.site_bytes or 0.0),
@@ -158,6 +161,10 @@ def _begin(scenario: Scenario, chance: np.random.Generator) -> tuple[World, Rule
     world.peer.link[:] = classes
     world.peer.up[:] = [scenario.links[number].up for number in classes]
     world.peer.down[:] = [scenario.links[number].down for number in classes]
+    kept_busy = np.ceil(world.peer.up * SLOT_SECONDS / rules.piece_bytes)
+    world.peer.most[:] = np.clip(kept_busy, min(LEAST_SLOTS, swarm.slots), swarm.slots)
+    turn = world.peer.up * float(swarm.rotate) / world.peer.most
+    world.peer.share[:] = np.maximum(turn, rules.piece_bytes)
     world.peer.up[world.peer.kind == FREE_RIDER] = 0.0
     world.peer.nat[:] = _nats(scenario, peers, swarm.seeds, chance)
     arrivals = swarm.arrival * np.arange(swarm.leechers) / swarm.leechers
@@ -233,8 +240,9 @@ def _result(
         UTILISATION: dict(zip(("time", "used", "possible"), rows.T[[0, 4, 5], 1:], strict=True)),
     }
     if world.peer.up.shape[0] <= PICTURE_PEERS:
-        sources = np.repeat(np.arange(world.peer.up.shape[0]), world.peer.degree)
-        targets = world.edge.neighbour[world.edge.neighbour >= 0]
+        known = world.picture >= 0
+        sources = np.repeat(np.arange(world.peer.up.shape[0]), known.sum(axis=1))
+        targets = world.picture[known]
         once = sources < targets
         tables[EDGES] = {"source": sources[once], "target": targets[once]}
     took = np.sort((completed - world.peer.arrive[wanting])[np.isfinite(completed)])

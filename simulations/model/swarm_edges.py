@@ -21,7 +21,9 @@ RANDOM_FIRST: Final = 4
 """Pieces fetched at random before the rarest come first (as swarm/picker.py)."""
 
 HEDGE_GAIN: Final = 2.0
-"""A last piece changes its sender if the new one needs less than this part of the time left."""
+HEDGE_SECONDS: Final = 0.5
+"""A last piece changes its sender if its time left is more than so many times what the new one
+needs, and so much (as swarm/endgame.py)."""
 
 TRIES: Final = 4
 """Strangers tried for each neighbour that is sought; some cannot be reached."""
@@ -86,7 +88,7 @@ def connect(w: World, one: int, other: int, now: float) -> bool:
         w.edge.since[peer, at] = now
         w.edge.given[peer, at] = 0.0
         w.edge.slot[peer, at] = -1
-        w.edge.chosen[peer, at] = 0
+        w.edge.got[peer, at] = 0.0
         w.peer.stirred[peer] = 1
         w.peer.degree[peer] += 1
     count_bits(w, one, other, 1)
@@ -121,7 +123,8 @@ def forget_entry(w: World, r: Rules, peer: int, at: int) -> None:
         w.edge.since[peer, at] = w.edge.since[peer, last]
         w.edge.given[peer, at] = w.edge.given[peer, last]
         w.edge.slot[peer, at] = w.edge.slot[peer, last]
-        w.edge.chosen[peer, at] = w.edge.chosen[peer, last]
+        w.edge.got[peer, at] = w.edge.got[peer, last]
+        w.edge.tried[peer, at] = w.edge.tried[peer, last]
         if w.edge.slot[peer, at] >= 0:
             w.flow.edge[peer * r.slots + w.edge.slot[peer, at]] = at
     w.edge.neighbour[peer, last] = -1
@@ -161,6 +164,26 @@ def depart(w: World, r: Rules, peer: int, now: float) -> None:
 
 
 @kernel
+def send(w: World, r: Rules, flow: int) -> None:
+    """Send from a slot from now on; its rate is for others to say."""
+    source = flow // r.slots
+    w.peer.sending[source] |= 1 << flow % r.slots
+    w.peer.width[source] += 1
+    w.flow.rate[flow] = 0.0
+
+
+@kernel
+def rest(w: World, r: Rules, flow: int) -> None:
+    """Send no more from a slot for now."""
+    source = flow // r.slots
+    bit = 1 << flow % r.slots
+    if w.peer.sending[source] & bit:
+        w.peer.sending[source] -= bit
+        w.peer.width[source] -= 1
+    w.flow.rate[flow] = 0.0
+
+
+@kernel
 def stop(w: World, r: Rules, flow: int, now: float) -> None:
     """End a flow; a piece under way is to be fetched again."""
     source = flow // r.slots
@@ -180,9 +203,9 @@ def stop(w: World, r: Rules, flow: int, now: float) -> None:
         w.flow.before[w.flow.after[flow]] = w.flow.before[flow]
     w.edge.slot[source, w.flow.edge[flow]] = -1
     w.edge.since[source, w.flow.edge[flow]] = now
+    rest(w, r, flow)
     w.flow.target[flow] = -1
     w.flow.piece[flow] = -1
-    w.flow.ending[flow] = 0
     w.peer.free[source] += 1
     w.peer.stirred[source] = 1
 
@@ -218,6 +241,16 @@ def pick(w: World, r: Rules, source: int, target: int) -> int:
 
 
 @kernel
+def seconds_left(w: World, r: Rules, flow: int) -> float:
+    """Return in how long a flow brings its piece, as far as can be told."""
+    if w.flow.rate[flow] > 0.0:
+        return float(w.flow.left[flow] / w.flow.rate[flow])
+    source = flow // r.slots
+    ahead = w.peer.most[source] - w.peer.free[source]
+    return float(max(1, ahead) * r.piece_bytes / w.peer.up[source])
+
+
+@kernel
 def take_over(w: World, r: Rules, source: int, target: int, now: float) -> int:
     """Return a last piece whose sender is so slow that `source` should send it; -1 = none."""
     if w.peer.held[target] + w.peer.asked[target] < r.pieces or w.peer.up[source] <= 0.0:
@@ -226,19 +259,20 @@ def take_over(w: World, r: Rules, source: int, target: int, now: float) -> int:
     sharers = 0
     flow = w.peer.head[target]
     while flow >= 0:
-        sharers += 1
+        sharers += w.flow.rate[flow] > 0.0
         flow = w.flow.after[flow]
     fair = w.peer.down[target] / max(1, sharers)
-    own = r.piece_bytes / min(w.peer.up[source] / r.slots, fair)
+    ahead = 1 + w.peer.most[source] - w.peer.free[source]
+    own = max(ahead * r.piece_bytes / w.peer.up[source], r.piece_bytes / fair)
     slowest = -1
-    longest = HEDGE_GAIN * own
+    longest = HEDGE_GAIN * own + HEDGE_SECONDS
     flow = w.peer.head[target]
     while flow >= 0:
         piece = w.flow.piece[flow]
         other = flow // r.slots
         by_site = r.site > 0.0 and source < r.seeds and other < r.seeds
-        if other != source and not by_site and piece >= 0 and w.flow.rate[flow] > 0.0:
-            takes = w.flow.left[flow] / w.flow.rate[flow]
+        if other != source and not by_site and piece >= 0:
+            takes = seconds_left(w, r, flow)
             if takes > longest and w.have8[source, piece >> 3] & w.bits[piece & 7]:
                 longest = takes
                 slowest = flow
@@ -284,6 +318,7 @@ def begin(w: World, r: Rules, source: int, at: int, now: float) -> bool:
     w.flow.rate[flow] = 0.0
     w.edge.slot[source, at] = slot
     w.edge.since[source, at] = now
+    w.edge.got[source, at] = 0.0
     w.peer.free[source] -= 1
     w.flow.before[flow] = -1
     w.flow.after[flow] = w.peer.head[target]

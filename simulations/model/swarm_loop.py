@@ -1,18 +1,19 @@
-"""The swarm in steps of a part of a piece's time: decide, share the lines, move bytes, tell.
+"""The swarm in steps of a part of a piece's time: serve, share the lines, move bytes, tell.
 
-What arrives within a step can be passed on from the next step on, so nothing is ever faster than
-the lines allow; a line never idles within a step while its flow has another piece to carry.
+A line sends one piece after the other, in turn for all that its peer serves, and more at a time
+only if receivers are slower than the line (as swarm/uplink.py). What arrives within a step can be
+passed on from the next step on, so nothing is ever faster than the lines allow; a line goes on with
+the next piece within a step.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from .compiled import entry, kernel
-from .swarm_edges import assign, ban, begin, depart, draw, pick, seek, stop
+from .swarm_edges import assign, ban, depart, draw, pick, rest, seek, send, stop
 from .swarm_rates import fill_rates
+from .swarm_turns import serve
 from .swarm_world import (
     DONE,
     EVENTS,
@@ -33,122 +34,128 @@ from .swarm_world import (
 PARTS: Final = 8.0
 """Steps in which the mean flow carries one piece."""
 
-TURN_SECONDS: Final = 20.0
-"""How long a peer that gives nothing is served at least (as swarm/slots.py)."""
+LONGEST_TURN: Final = 20.0
+"""Seconds after which a turn is over, whatever it brought (as swarm/slots.py)."""
 
-GIVERS: Final = 2
-"""One slot in so many is for those who give most (as swarm/slots.py: 4 of 8)."""
+WORTH: Final = 1.25
+"""One piece more at a time is sent if so many times as much goes through (as swarm/uplink.py)."""
+
+LONGEST_STEP: Final = 10.0
+"""Seconds."""
+
+LOOK_SECONDS: Final = 15.0
+"""How often a peer with few neighbours looks for others (as node/transfer/fetch.py)."""
 
 STUCK_TURNS: Final = 10
-"""Decisions without any flow or arrival after which nothing will ever flow again."""
+"""Steps without any flow or arrival after which nothing will ever flow again."""
 
 ROUNDING: Final = 1e-9
 """Part of a piece that counts as nothing left."""
 
 
 @kernel
-def wants(w: World, r: Rules, source: int, target: int) -> bool:
-    """Tell whether `source` has a piece that `target` lacks."""
-    if w.peer.held[target] == r.pieces or w.peer.kind[target] == POISONER:
-        return False
-    for word in range(w.have.shape[1]):  # noqa: SIM110
-        if w.have[source, word] & ~w.have[target, word] != 0:
-            return True
-    return False
+def next_lane(w: World, r: Rules, peer: int, after: int) -> int:
+    """Return the flow that a line turns to after a slot; -1 = there is nothing else to send."""
+    for step in range(1, r.slots + 1):
+        slot = (after + step) % r.slots
+        flow = peer * r.slots + slot
+        if w.flow.piece[flow] >= 0 and not w.peer.sending[peer] >> slot & 1:
+            return flow
+    return -1
 
 
 @kernel
-def useful(w: World, r: Rules, source: int, target: int) -> bool:
-    """Tell whether `source` may have something to send to `target` now."""
-    if w.peer.held[target] + w.peer.asked[target] == r.pieces:
-        return wants(w, r, source, target)
-    if w.peer.kind[target] == POISONER:
-        return False
-    for word in range(w.have.shape[1]):
-        if w.have[source, word] & ~(w.have[target, word] | w.pending[target, word]) != 0:
-            return True
-    return False
+def begin_sending(w: World, r: Rules) -> int:
+    """List the flows that are sent; a line that was idle turns to one. Return how many they are."""
+    count = 0
+    for number in range(w.numbers[PRESENT_COUNT]):
+        peer = w.peer.present[number]
+        if w.peer.width[peer] == 0:
+            if w.peer.free[peer] == w.peer.most[peer] or w.peer.up[peer] <= 0.0:
+                continue
+            flow = next_lane(w, r, peer, r.slots - 1)
+            if flow < 0:
+                continue
+            send(w, r, flow)
+        for slot in range(r.slots):
+            if w.peer.sending[peer] >> slot & 1:
+                w.flow.listed[count] = peer * r.slots + slot
+                count += 1
+    return count
 
 
 @kernel
-def decide(w: World, r: Rules, peer: int, now: float) -> None:
-    """Choose whom a peer serves until its next turn, as swarm/slots.py does.
+def room_to(w: World, r: Rules, flow: int) -> float:
+    """Return the rate that a flow could have on lines besides its sender's."""
+    peers = w.peer.up.shape[0]
+    room = w.resource.room[peers + w.flow.target[flow]]
+    if r.site > 0.0 and flow // r.slots < r.seeds:
+        room = min(room, w.resource.room[2 * peers])
+    return float(max(0.0, room))
 
-    One who waited longest, those who gave most, then by need: who has its turn still, then who
-    holds least. Whoever is not chosen any more gets the piece under way and no other.
+
+@kernel
+def widen(w: World, r: Rules) -> None:
+    """Let lines send one piece more at a time from the next step on, where that is worth it."""
+    for number in range(w.numbers[PRESENT_COUNT]):
+        peer = w.peer.present[number]
+        waiting = w.peer.most[peer] - w.peer.free[peer] - w.peer.width[peer]
+        if w.peer.width[peer] == 0 or waiting <= 0:
+            continue
+        room = w.resource.room[peer]
+        if room <= (WORTH - 1.0) * (w.peer.up[peer] - room):
+            continue
+        flow = next_lane(w, r, peer, r.slots - 1)
+        if flow >= 0 and room_to(w, r, flow) > (WORTH - 1.0) * (w.peer.up[peer] - room):
+            send(w, r, flow)
+
+
+@kernel
+def others_do(w: World, r: Rules, peer: int) -> bool:
+    """Tell whether the flows that a line sends already could nearly fill it."""
+    able = 0.0
+    for slot in range(r.slots):
+        flow = peer * r.slots + slot
+        if w.peer.sending[peer] >> slot & 1:
+            able += w.flow.rate[flow] + room_to(w, r, flow)
+    return able * WORTH >= w.peer.up[peer]
+
+
+@kernel
+def hand_on(w: World, r: Rules, flow: int, now: float) -> int:
+    """A flow has sent its piece: see whose turn it is, and return what the line sends next.
+
+    Returns:
+        A flow with the rate that it has for the rest of the step; -1 = none.
     """
-    interested = 0
-    for at in range(w.peer.degree[peer]):
-        w.edge.chosen[peer, at] = 0
-        w.rank[at] = np.inf
-        if wants(w, r, peer, w.edge.neighbour[peer, at]):
-            w.rank[at] = 0.0
-            interested += 1
-    left = r.slots
-    if interested > r.slots:
-        longest = -1
-        for at in range(w.peer.degree[peer]):
-            waits = w.rank[at] == 0.0 and w.edge.slot[peer, at] < 0
-            if waits and (longest < 0 or w.edge.since[peer, at] < w.edge.since[peer, longest]):
-                longest = at
-        if longest >= 0:
-            w.edge.chosen[peer, longest] = 1
-            w.rank[longest] = np.inf
-            left -= 1
-        for _ in range(r.slots // GIVERS):
-            best = -1
-            most = 0.0
-            for at in range(w.peer.degree[peer]):
-                if w.rank[at] == 0.0 and w.edge.given[peer, at] > most:
-                    best = at
-                    most = w.edge.given[peer, at]
-            if best < 0 or left == 0:
-                break
-            w.edge.chosen[peer, best] = 1
-            w.rank[best] = np.inf
-            left -= 1
-        for at in range(w.peer.degree[peer]):
-            if w.rank[at] == 0.0:
-                served = w.edge.slot[peer, at] >= 0
-                turn = served and now < w.edge.since[peer, at] + TURN_SECONDS
-                waited = 0.0 if served else min(1.0, (now - w.edge.since[peer, at]) / 1e9)
-                late = 0.0 if turn else 1.0 + w.peer.held[w.edge.neighbour[peer, at]]
-                w.rank[at] = late - waited
-    while left > 0:
-        best = -1
-        for at in range(w.peer.degree[peer]):
-            if w.rank[at] < np.inf and (best < 0 or w.rank[at] < w.rank[best]):
-                best = at
-        if best < 0:
-            break
-        w.edge.chosen[peer, best] = 1
-        w.rank[best] = np.inf
-        left -= 1
-    for at in range(w.peer.degree[peer]):
-        w.edge.given[peer, at] = 0.0
-        if w.edge.slot[peer, at] >= 0:
-            w.flow.ending[peer * r.slots + w.edge.slot[peer, at]] = 1 - w.edge.chosen[peer, at]
-    w.peer.stirred[peer] = 1
-
-
-@kernel
-def serve(w: World, r: Rules, peer: int, now: float) -> None:
-    """Fill the free slots: chosen neighbours first, then who has waited longest."""
-    for at in range(w.peer.degree[peer]):
-        w.rank[at] = -1.0
-        if w.edge.slot[peer, at] < 0 and useful(w, r, peer, w.edge.neighbour[peer, at]):
-            w.rank[at] = w.edge.since[peer, at] - 1e15 * w.edge.chosen[peer, at]
-    while w.peer.free[peer] > 0:
-        best = -1
-        for at in range(w.peer.degree[peer]):
-            open_to = w.rank[at] != -1.0
-            if open_to and (best < 0 or w.rank[at] < w.rank[best]):
-                best = at
-        if best < 0:
-            w.peer.stirred[peer] = 0
-            return
-        w.rank[best] = -1.0
-        begin(w, r, peer, best, now)
+    source = flow // r.slots
+    target = w.flow.target[flow]
+    at = w.flow.edge[flow]
+    rate = w.flow.rate[flow]
+    rest(w, r, flow)
+    w.flow.piece[flow] = -1
+    w.edge.got[source, at] += r.piece_bytes
+    piece = -1
+    slack = ROUNDING * r.piece_bytes
+    shared = w.edge.got[source, at] < w.peer.share[source] - slack
+    if shared and now < w.edge.since[source, at] + LONGEST_TURN:
+        piece = pick(w, r, source, target)
+    if piece >= 0:
+        assign(w, r, flow, piece)
+    else:
+        stop(w, r, flow, now)
+        serve(w, r, source, now)
+    following = next_lane(w, r, source, flow % r.slots)
+    if following < 0 or (w.peer.width[source] > 0 and others_do(w, r, source)):
+        return -1
+    send(w, r, following)
+    if w.flow.target[following] != target:
+        sink = w.peer.up.shape[0] + w.flow.target[following]
+        rate = min(rate, max(0.0, w.resource.room[sink]))
+        w.resource.room[sink] -= rate
+    w.flow.rate[following] = rate
+    w.flow.handed[following] = w.numbers[STEPS]
+    return following if rate > 0.0 else -1
 
 
 @kernel
@@ -163,8 +170,8 @@ def arrive(w: World, r: Rules, next_peer: int, now: float) -> int:
         w.peer.present[w.peer.at[peer]] = peer
         w.numbers[PRESENT_COUNT] += 1
         if w.peer.up[peer] > 0.0:
-            w.peer.free[peer] = r.slots
-        w.peer.turn[peer] = now + r.rotate * (1 + draw(w, 1 << 20)) / (1 << 20)
+            w.peer.free[peer] = w.peer.most[peer]
+        w.peer.looks[peer] = now + LOOK_SECONDS * (1 + draw(w, 1 << 20)) / (1 << 20)
         next_peer += 1
     for at in range(first, w.numbers[PRESENT_COUNT]):
         seek(w, r, w.peer.present[at], now)
@@ -177,34 +184,33 @@ def move(w: World, r: Rules, count: int, now: float, length: float) -> float:
     moved = 0.0
     for at in range(count):
         flow = w.flow.listed[at]
+        if w.flow.handed[flow] == w.numbers[STEPS]:
+            continue  # it was ended and begun anew, and had its part already
         source = flow // r.slots
-        target = w.flow.target[flow]
-        budget = w.flow.rate[flow] * length
-        spent = 0.0
-        while True:
-            if budget - spent < w.flow.left[flow] - ROUNDING * r.piece_bytes:
-                w.flow.left[flow] -= budget - spent
-                spent = budget
+        took = 0.0
+        while flow >= 0 and w.flow.rate[flow] > 0.0:
+            target = w.flow.target[flow]
+            rate = w.flow.rate[flow]
+            spent = rate * (length - took)
+            is_done = spent >= w.flow.left[flow] - ROUNDING * r.piece_bytes
+            if is_done:
+                spent = min(spent, w.flow.left[flow])
+            w.flow.left[flow] -= spent
+            w.peer.up_bytes[source] += spent
+            w.peer.down_bytes[target] += spent
+            moved += spent
+            if not is_done:
                 break
-            spent = min(budget, spent + w.flow.left[flow])
+            took += spent / rate
             event = w.numbers[EVENTS]
             if event >= w.event.flow.shape[0]:
                 raise OverflowError("more pieces in a step than the model has room for")
             w.event.flow[event] = flow
             w.event.peer[event] = target
             w.event.piece[event] = w.flow.piece[flow]
-            w.event.time[event] = now + spent / w.flow.rate[flow]
+            w.event.time[event] = now + took
             w.numbers[EVENTS] += 1
-            w.flow.piece[flow] = -1
-            if w.flow.ending[flow] == 0:
-                piece = pick(w, r, source, target)
-                if piece >= 0:
-                    assign(w, r, flow, piece)
-                    continue
-            break
-        w.peer.up_bytes[source] += spent
-        w.peer.down_bytes[target] += spent
-        moved += spent
+            flow = hand_on(w, r, flow, now + took)
     return moved
 
 
@@ -237,10 +243,6 @@ def tell(w: World, r: Rules, now: float) -> None:
         if w.peer.held[peer] == r.pieces:
             w.peer.done[peer] = w.event.time[event]
             w.numbers[DONE] += 1
-    for event in range(w.numbers[EVENTS]):
-        flow = w.event.flow[event]
-        if w.flow.target[flow] >= 0 and w.flow.piece[flow] < 0:
-            stop(w, r, flow, now)
     for event in range(w.numbers[EVENTS]):
         peer = w.event.peer[event]
         if r.leave and w.peer.held[peer] == r.pieces and w.peer.state[peer] == PRESENT:
@@ -277,6 +279,14 @@ def sample(w: World, r: Rules, now: float) -> None:
     w.sums[SINCE] = now
 
 
+@kernel
+def draw_picture(w: World) -> None:
+    """Note who knows whom."""
+    for peer in range(w.picture.shape[0]):
+        for at in range(w.peer.degree[peer]):
+            w.picture[peer, at] = w.edge.neighbour[peer, at]
+
+
 @entry
 def simulate(w: World, r: Rules, interval: float) -> float:
     """Run until everybody is done, nothing can flow any more, or the horizon; return the time."""
@@ -285,6 +295,7 @@ def simulate(w: World, r: Rules, interval: float) -> float:
     next_peer = 0
     idle = 0
     next_sample = interval
+    half = max(1, r.wanted // 2)
     sample(w, r, now)
     while w.numbers[DONE] < r.wanted and now < r.horizon:
         w.numbers[STEPS] += 1
@@ -296,25 +307,21 @@ def simulate(w: World, r: Rules, interval: float) -> float:
             if w.peer.state[peer] != PRESENT:
                 continue
             sendable += w.peer.up[peer]
-            if w.peer.turn[peer] <= now:
+            if w.peer.looks[peer] <= now:
                 if w.peer.degree[peer] < r.neighbours // 2 and w.peer.kind[peer] == LEECHER:
                     seek(w, r, peer, now)
-                decide(w, r, peer, now)
-                while w.peer.turn[peer] <= now:
-                    w.peer.turn[peer] += r.rotate
+                while w.peer.looks[peer] <= now:
+                    w.peer.looks[peer] += LOOK_SECONDS
             if w.peer.free[peer] > 0 and w.peer.stirred[peer] > 0:
                 serve(w, r, peer, now)
-        count = 0
-        for flow in range(w.flow.target.shape[0]):
-            if w.flow.target[flow] >= 0:
-                w.flow.listed[count] = flow
-                count += 1
-        length = r.rotate
+        count = begin_sending(w, r)
+        length = LONGEST_STEP
         if count > 0:
             idle = 0
             total = fill_rates(w, r, count)
             if total > 0.0:
-                length = min(r.rotate, r.piece_bytes * count / total / PARTS)
+                length = min(LONGEST_STEP, r.piece_bytes * count / total / PARTS)
+            widen(w, r)
         else:
             idle += 1
         if next_peer < peers:
@@ -329,6 +336,9 @@ def simulate(w: World, r: Rules, interval: float) -> float:
         w.sums[SENDABLE] += sendable * length
         now += length
         tell(w, r, now)
+        if half > 0 and w.numbers[DONE] >= half:
+            half = 0
+            draw_picture(w)
         if now >= next_sample:
             sample(w, r, now)
             if w.numbers[ROWS] == SAMPLES:

@@ -23,6 +23,9 @@ GONE: Final = 2
 SAMPLES: Final = 512
 """Rows of the tables over time; beyond, every second goes and the interval doubles."""
 
+PICTURE_PEERS: Final = 2000
+"""Up to so many the network is drawn."""
+
 NUMBERS: Final = 8
 CHANCE, PRESENT_COUNT, DONE, EVENTS, ROWS, STEPS, HEDGES, BANS = range(NUMBERS)
 """Places in `numbers`: state of the random source, and counts."""
@@ -39,7 +42,6 @@ class Rules(NamedTuple):
     piece_bytes: float
     neighbours: int
     slots: int
-    rotate: float
     order: int
     """0 rarest first, 1 random, 2 sequential."""
     leave: bool
@@ -57,14 +59,19 @@ PEER: Final = np.dtype(
         ("down", "f8"),
         ("arrive", "f8"),
         ("done", "f8"),  # when it had every piece; -1 = not yet
-        ("turn", "f8"),  # when it next decides whom to serve
+        ("share", "f8"),  # bytes that a turn with it brings
+        ("looks", "f8"),  # when it next looks whether it knows enough others
         ("up_bytes", "f8"),
         ("down_bytes", "f8"),
         ("wasted", "f8"),
         ("held", "i8"),
         ("asked", "i8"),  # pieces on their way to it
         ("degree", "i8"),
+        ("most", "i8"),  # peers that it serves at a time
         ("free", "i8"),  # slots
+        ("sending", "i8"),  # the slots that it sends from at this moment, as bits
+        ("width", "i8"),  # how many these are
+        ("cycle", "i8"),  # turns that it has given: by what the next is given
         ("head", "i8"),  # first flow towards it; `before` and `after` chain them
         ("at", "i8"),  # its place in `present`
         ("present", "i8"),  # a list of its own: the peers that are there, in no order
@@ -82,22 +89,23 @@ EDGE: Final = np.dtype(
         ("neighbour", "i4"),
         ("back", "i4"),  # where this edge stands in the neighbour's row
         ("since", "f8"),  # when this neighbour was last choked or unchoked
-        ("given", "f8"),  # bytes that it gave since the last decision
+        ("given", "f8"),  # bytes that it gave; half are forgotten with each turn given for that
+        ("got", "f8"),  # bytes that it got in this turn
         ("slot", "i4"),  # in which it is served; -1 = none
-        ("chosen", "i4"),
+        ("tried", "i4"),  # it was looked at and wants nothing now
     ]
 )
 
 FLOW: Final = np.dtype(
     [
         ("left", "f8"),
-        ("rate", "f8"),
+        ("rate", "f8"),  # 0 unless it is sent from
         ("target", "i8"),  # -1 = the slot is free
         ("piece", "i8"),
         ("edge", "i8"),
         ("before", "i8"),
         ("after", "i8"),
-        ("ending", "i8"),  # it ends with the piece under way
+        ("handed", "i8"),  # the last step in which its line turned to it
         ("listed", "i8"),  # a list of its own: the flows of this step
     ]
 )
@@ -131,7 +139,8 @@ class World(NamedTuple):
     banned: NDArray[np.uint8]
     """Row: peer; column: poisoner; 1 = never again."""
     ties: Ints
-    rank: Floats
+    picture: NDArray[np.int32]
+    """Neighbours of each peer when half were done; no rows if nobody draws them."""
     rows: Floats
     """Samples over time: time, least copies, mean copies, done, used, possible."""
     numbers: Ints
@@ -183,7 +192,7 @@ def empty_world(peers: int, rules: Rules, most_neighbours: int, chance: int, lia
         sent=np.zeros((rules.seeds, rules.pieces), np.int64),
         banned=np.zeros((peers, liars), np.uint8),
         ties=np.zeros(rules.pieces, np.int64),
-        rank=np.zeros(most_neighbours),
+        picture=np.full((peers if peers <= PICTURE_PEERS else 0, most_neighbours), -1, np.int32),
         rows=np.zeros((SAMPLES, 6)),
         numbers=numbers,
         sums=np.zeros(SUMS),

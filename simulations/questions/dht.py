@@ -8,7 +8,7 @@ from typing import Final
 
 from ..results.words import seconds
 from ..scenario.model import Attack, Churn, Dht, Scenario, Workload
-from ..scenario.result import Result
+from ..scenario.result import RECORDS
 from .question import (
     Answer,
     BadQuestion,
@@ -29,20 +29,21 @@ PATHS: Final = (1, 2, 4, 8)
 
 def records(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
     """Which k and re-announce interval keep the records under my churn."""
-    runs: dict[str, Result] = {}
-    rows = []
-    for k, every in itertools.product(WIDTHS, INTERVALS):
-        scenario = Scenario(
+    settings = list(itertools.product(WIDTHS, INTERVALS))
+    scenarios = [
+        Scenario(
             name=f"k={k} every={every / 3600:.0f}h",
             nodes=round(p["nodes"]),
             duration=p["duration"],
             churn=Churn("lognormal", p["session"], 1.0, p["offline"]),
             dht=Dht(k=k, republish=every),
             workload=Workload(contents=round(p["contents"])),
+            metrics=(RECORDS,),
         )
-        results = [run(scenario, seed) for seed in seeds]
-        for seed, result in zip(seeds, results, strict=True):
-            runs[f"k{k}-{every / 3600:.0f}h-{seed}"] = result
+        for k, every in settings
+    ]
+    rows = []
+    for (k, every), results in zip(settings, run(scenarios, seeds), strict=True):
         found = estimate(summary_numbers(results, "records_found"))
         if not found.runs:
             raise BadQuestion("the model told nothing about records")
@@ -66,24 +67,23 @@ def records(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
         )
     others = ", ".join(f"k={k} every {seconds(e)} {share(f.mean)}" for _, k, e, f in rows)
     numbers = {f"k{k}_{e / 3600:.0f}h": f.mean for _, k, e, f in rows}
-    return Answer(f"{text} By cost: {others}.", numbers, runs)
+    return Answer(f"{text} By cost: {others}.", numbers)
 
 
 def sybils(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
     """What a part of lying nodes does to lookups with d disjoint paths."""
-    runs: dict[str, Result] = {}
-    said, numbers = [], {}
-    for paths in PATHS:
-        scenario = Scenario(
+    scenarios = [
+        Scenario(
             name=f"{paths} paths",
             nodes=round(p["nodes"]),
             dht=Dht(k=round(p["k"]), paths=paths, tables="random"),
             workload=Workload(lookups=round(p["lookups"])),
             attacks=(Attack("sybil", p["share"]),),
         )
-        results = [run(scenario, seed) for seed in seeds]
-        for seed, result in zip(seeds, results, strict=True):
-            runs[f"{paths}-paths-{seed}"] = result
+        for paths in PATHS
+    ]
+    said, numbers = [], {}
+    for paths, results in zip(PATHS, run(scenarios, seeds), strict=True):
         found = estimate(summary_numbers(results, "lookup_found"))
         rpcs = estimate(summary_numbers(results, "lookup_rpcs"))
         said.append(f"with d={paths} {found.words(_percent)} for {rpcs.mean:.0f} requests a lookup")
@@ -93,11 +93,12 @@ def sybils(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
         f"Where {_percent(p['share'])} of {p['nodes']:.0f} nodes lie, lookups succeed: "
         + "; ".join(said) + "."
     )  # fmt: skip
-    return Answer(text, numbers, runs)
+    return Answer(text, numbers)
 
 
 def _percent(share: float) -> str:
-    return f"{100 * min(1.0, share):.4g} %"
+    text = f"{100 * min(1.0, share):.4g}"
+    return "over 99.99 %" if text == "100" and share < 1.0 else f"{text} %"
 
 
 QUESTIONS: Final = (

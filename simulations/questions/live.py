@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...node.events import Progress
-from ..results.words import seconds
+from ..results.words import amount, seconds
 from ..scenario.model import LinkClass, Scenario, Swarm
 from ..scenario.result import Result
 from .question import Answer, BadQuestion, Run, estimate, summary_numbers
@@ -34,11 +34,14 @@ def forecast(fetch: Progress, seeds: Sequence[int], run: Run) -> Answer:
         raise BadQuestion(f"{fetch.cid}: nothing flows{why}; ask again when bytes flow")
     given = [float(source.bytes) for source in fetch.sources if source.bytes > 0] or [1.0]
     pieces, piece_bytes = content(left)
-    results: dict[str, Result] = {}
+    results: list[Result] = []
     for seed in seeds:
         chance = np.random.default_rng([seed, 0x70416])
         factors = np.exp(SPREAD * chance.standard_normal(len(given)))
-        rates = [fetch.rate * part / sum(given) * f for part, f in zip(given, factors, strict=True)]
+        rates = [
+            fetch.rate * part / sum(given) * float(factor)
+            for part, factor in zip(given, factors, strict=True)
+        ]
         scenario = Scenario(
             name="tonight",
             nodes=2,
@@ -50,17 +53,18 @@ def forecast(fetch: Progress, seeds: Sequence[int], run: Run) -> Answer:
             ),
             swarm=Swarm(pieces=pieces, piece_bytes=piece_bytes, leechers=1),
         )
-        results[f"tonight-{seed}"] = run(scenario, seed)
-    took = estimate(summary_numbers(list(results.values()), "last_seconds"))
+        results += run([scenario], [seed])[0]
+    lasts = summary_numbers(results, "last_seconds")
+    took = estimate(lasts)
     sources = f"{len(given)} {'source' if len(given) == 1 else 'sources'}"
     text = (
-        f"{fetch.path or fetch.cid}: {left / 1e9:.3g} GB are missing and come at "
-        f"{fetch.rate / 1e6:.3g} MB/s from {sources}: done in {took.words(seconds)}, if the "
-        f"sources stay and each keeps its rate give or take {100 * SPREAD:.0f} %."
+        f"{fetch.path or fetch.cid}: {amount(left)} are missing and come at "
+        f"{amount(fetch.rate)}/s from {sources}: done in {took.words(seconds)}, nine times in ten "
+        f"within {seconds(float(np.percentile(lasts, 90)))}, if the sources stay and each keeps "
+        f"its rate give or take {100 * SPREAD:.0f} %."
     )
     numbers = {"seconds": took.mean, "low": took.low, "high": took.high, "left_bytes": left}
     return Answer(
         text,
         {k: v if math.isfinite(v) else None for k, v in numbers.items()},
-        results,
     )

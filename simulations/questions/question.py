@@ -14,7 +14,8 @@ from ..scenario.result import Result, Value
 from ..validation.experiment import interval
 
 Parameters: TypeAlias = Mapping[str, float]
-Run: TypeAlias = Callable[[Scenario, int], Result]
+Run: TypeAlias = Callable[[Sequence[Scenario], Sequence[int]], list[list[Result]]]
+"""Runs each scenario with each seed; a row of results for each scenario. Names must differ."""
 
 UNITS: Final = {
     **{"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12},
@@ -47,8 +48,11 @@ class Answer:
 
     text: str
     numbers: Mapping[str, Value]
-    runs: Mapping[str, Result]
-    """By the name of the folder that each is written to."""
+
+
+def in_turn(run: Callable[[Scenario, int], Result]) -> Run:
+    """Return what runs scenarios one after the other, here."""
+    return lambda scenarios, seeds: [[run(one, seed) for seed in seeds] for one in scenarios]
 
 
 @dataclass(frozen=True, slots=True)

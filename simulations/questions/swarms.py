@@ -59,8 +59,7 @@ def basis(name: str, p: Parameters) -> Scenario:
 
 def _run(scenario: Scenario, seeds: Sequence[int], run: Run, numbers: dict[str, float]) -> Answer:
     """Run a scenario and say how long it took."""
-    results = {f"{scenario.name}-{seed}": run(scenario, seed) for seed in seeds}
-    runs = list(results.values())
+    (runs,) = run([scenario], seeds)
     last = estimate(summary_numbers(runs, "last_seconds"))
     half = estimate(summary_numbers(runs, "p50_seconds"))
     bound = estimate(summary_numbers(runs, "bound_seconds"))
@@ -84,7 +83,6 @@ def _run(scenario: Scenario, seeds: Sequence[int], run: Run, numbers: dict[str, 
     }  # fmt: skip
     return Answer(
         text, {k: v if v is not None and math.isfinite(v) else None for k, v in found.items()},
-        results,
     )  # fmt: skip
 
 
@@ -122,18 +120,13 @@ def more_seeds(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
     before = basis("before", p)
     more = {**p, "seeds": p["seeds"] + p["added"]}
     after = basis("after", more)
-    runs = {
-        f"{scenario.name}-{seed}": run(scenario, seed)
-        for scenario in (before, after)
-        for seed in seeds
-    }
     ones, twos = (
         {
             seed: float(last)
-            for seed in seeds
-            if isinstance(last := runs[f"{name}-{seed}"].summary["last_seconds"], float)
+            for seed, result in zip(seeds, results, strict=True)
+            if isinstance(last := result.summary["last_seconds"], float)
         }
-        for name in ("before", "after")
+        for results in run((before, after), seeds)
     )
     pair = paired("last_seconds", "before", ones, "after", twos)
     count = f"{p['added']:.0f} more {'seed' if p['added'] == 1 else 'seeds'}"
@@ -163,7 +156,6 @@ def more_seeds(p: Parameters, seeds: Sequence[int], run: Run) -> Answer:
             "high": pair.high if math.isfinite(pair.high) else None,
             "verdict": pair.verdict,
         },
-        runs,
     )  # fmt: skip
 
 

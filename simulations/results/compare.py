@@ -17,8 +17,12 @@ COMPARISON: Final = "comparison.html"
 MOST_RUNS: Final = 24
 """More curves in one plot cannot be told apart."""
 
-METRICS: Final = ("last_seconds", "p50_seconds", "lookup_hops", "lookup_found", "records_found")
-"""Numbers that are compared pair by pair."""
+METRICS: Final = (
+    *("last_seconds", "seconds", "p50_seconds", "median_seconds"),
+    *("records_found", "records_alive", "lookup_seconds_p50", "lookup_p50", "lookup_hops"),
+    *("lookup_found", "lookup_success", "fetch_p50", "fetch_success", "announce_rpcs"),
+)
+"""Numbers that are compared pair by pair, as the tiers name them."""
 
 
 def compare_folders(folders: Iterable[Path], path: Path | None) -> tuple[Path, int, list[str]]:

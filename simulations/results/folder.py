@@ -1,6 +1,7 @@
 """A folder for each run: scenario, seed, versions, summary, tables, report.
 
-It is written beside its place and then put there whole, so that an interrupted run leaves none.
+It is written beside its place and then put there whole, so that a run that was interrupted or
+killed leaves none; what it left beside is removed by the next.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ REPORT: Final = "report.html"
 TABLES: Final = "tables"
 PARTIAL: Final = ".partial"
 """Ends the name of a folder that is being written."""
+
+OLD: Final = ".old"
+"""Ends the name of a folder that is being replaced."""
 
 VERSIONS_OF: Final = ("shoal", "numpy", "numba", "pyarrow", "matplotlib")
 
@@ -64,12 +68,15 @@ def save(result: Result, folder: Path, report: str) -> None:
     """
     if folder.exists() and not (folder / SUMMARY).exists() and any(folder.iterdir()):
         raise BadRun(f"{folder} exists and holds no run: name another folder with -o")
-    partial = folder.with_name(folder.name + PARTIAL)
+    partial, old = (folder.with_name(folder.name + end) for end in (PARTIAL, OLD))
     shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     try:
         _write(result, partial, report)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)  # not removed in its place: it would be half a folder meanwhile
         partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:  # also Ctrl-C: half a folder is no use to anybody
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -153,7 +160,7 @@ def find(folders: Iterable[Path]) -> Iterator[Path]:
             yield folder
             continue
         inside = sorted(path.parent for path in folder.glob(f"*/{SUMMARY}"))
-        inside = [path for path in inside if not path.name.endswith(PARTIAL)]
+        inside = [path for path in inside if not path.name.endswith((PARTIAL, OLD))]
         if not inside:
             raise BadRun(f"there is no run in {folder}")
         yield from inside

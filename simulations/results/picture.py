@@ -61,8 +61,8 @@ def draw_network(axes: Axes, run: Result) -> None:
         bar = axes.figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, shrink=0.6, pad=0.02)
         bar.set_label("had everything at, s")
     some = len(chosen) < len(source)
-    shown = f" ({len(chosen)} of {len(source)} edges)" if some else ""
-    note = "; seeds, and who never had all, in red" if table else ""
+    shown = f" ({len(chosen)} of {len(source)} links are drawn)" if some else ""
+    note = " when half had everything; seeds, and who never had it, in red" if table else ""
     axes.set_title(f"{count} nodes{shown}{note}", fontsize=9)
     axes.set(aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.08, 1.08))
     axes.axis("off")

@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from ..scenario.result import (
@@ -29,11 +29,15 @@ from ..scenario.result import (
     Result,
 )
 from .picture import draw_network
+from .words import seconds
 
 Runs: TypeAlias = Mapping[str, Result]
 
-WIDTH, HEIGHT = 6.4, 3.6
+WIDTH, HEIGHT = 5.8, 3.4
 """Inches of a plot."""
+
+DOTS: Final = 80
+"""An inch, of what is drawn as dots (thousands of links)."""
 
 COLOURS: Final = (
     *("#1f6fb4", "#d1495b", "#2a9d6f", "#e0a030", "#7a5ba8", "#3aa6b9", "#8c6d46", "#555555"),
@@ -44,6 +48,9 @@ MOST_STEPS: Final = 600
 
 MOST_HOPS: Final = 40
 """Bars of a histogram."""
+
+MOST_ABOVE: Final = 6
+"""Names of lines above a plot."""
 
 STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "shoal",  # the same plot is the same text
@@ -79,7 +86,7 @@ def figures(runs: Runs) -> list[tuple[str, str]]:
 
 def _svg(figure: Figure, name: str) -> str:
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(out, format="svg", dpi=DOTS, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     # Several plots stand in one page: their ids must differ.
@@ -93,8 +100,20 @@ def _colour(number: int) -> str:
 
 
 def _legend(axes: Axes, count: int) -> None:
-    if count > 1:
-        axes.legend(fontsize=8, loc="best")
+    """Name the lines: above the plot, where they hide nothing, unless they are too many."""
+    if count > MOST_ABOVE:
+        axes.legend(fontsize=7, loc="best", frameon=True, framealpha=0.8)
+    elif count > 1:
+        axes.legend(
+            fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2
+        )
+
+
+def _percents(axes: Axes, lowest: float = 0.0) -> None:
+    """Let the ordinate be a share, with room for a line at 100 %."""
+    axes.set_ylim(lowest, 100.0 + 0.04 * (100.0 - lowest))
+    ticks = MaxNLocator(5).tick_values(lowest, 100.0)
+    axes.set_yticks([tick for tick in ticks if lowest <= tick < 100.0 + 1e-6])
 
 
 def _ecdf(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -127,6 +146,7 @@ def hops(axes: Axes, runs: Runs) -> None:
         if len(runs) == 1:
             axes.bar_label(bars, [f"{s:.1f}" if s >= 0.05 else "" for s in shares], fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.1)
     axes.set(xlabel="hops", ylabel="lookups, %")
     axes.grid(axis="x", visible=False)
     _legend(axes, len(runs))
@@ -135,6 +155,7 @@ def hops(axes: Axes, runs: Runs) -> None:
 def latency(axes: Axes, runs: Runs) -> None:
     """Draw how long lookups took."""
     longest = 0.0
+    marks: list[tuple[int, float]] = []
     for number, (label, run) in enumerate(runs.items()):
         values = np.asarray(run.tables[LOOKUPS]["seconds"], float)
         values = values[np.isfinite(values)]
@@ -147,12 +168,16 @@ def latency(axes: Axes, runs: Runs) -> None:
             for part in (50, 90, 99):
                 at = float(np.percentile(values, part))
                 axes.plot([at], [part], "o", color=_colour(number), markersize=4)
-                axes.annotate(
-                    f"{part} %: {at:.3g} s", (at, part), (6, -10), textcoords="offset points"
-                )
-    axes.set(xlabel="seconds", ylabel="lookups over by then, %", ylim=(0, 102))
+                marks.append((part, at))
+    axes.set(xlabel="seconds", ylabel="lookups over by then, %")
+    _percents(axes)
     if longest > 0:
-        axes.set_xlim(0, 1.15 * longest)
+        axes.set_xlim(0, 1.28 * longest)
+    for part, at in marks:  # what rises leaves room below it to the right
+        axes.annotate(
+            f"{part} %: {seconds(at)}", (at, part), (6, -5), va="top",
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
     _legend(axes, len(runs))
 
 
@@ -162,7 +187,7 @@ def completion(axes: Axes, runs: Runs) -> None:
     ends = [np.asarray(table["completed"], float) for table in tables.values()]
     longest = max((float(np.nanmax(e)) for e in ends if np.isfinite(e).any()), default=1.0)
     length, name = _unit(longest)
-    lines = 0
+    lines = named = 0
     for number, (label, run) in enumerate(runs.items()):
         completed = np.asarray(tables[label]["completed"], float) / length
         links = np.asarray(tables[label]["link"])
@@ -181,17 +206,18 @@ def completion(axes: Axes, runs: Runs) -> None:
                     drawstyle="steps-post", label=kind,
                 )  # fmt: skip
                 lines += 1
-        bound = run.summary.get("bound_seconds")
+        bound = run.summary.get("bound_seconds", run.summary.get("bound"))
         if isinstance(bound, (int, float)) and np.isfinite(bound):
-            axes.axvline(bound / length, color="#888888", linestyle=":", linewidth=1.2)
-            if number == 0:
-                axes.annotate(
-                    "least possible\nfor all", (bound / length, 50), (-4, 0), ha="right",
-                    textcoords="offset points", color="#666666", fontsize=8,
-                )  # fmt: skip
-    axes.set(xlabel=name, ylabel="leechers that have all, %", ylim=(0, 102))
+            axes.axvline(
+                bound / length, color="#888888" if len(runs) == 1 else _colour(number),
+                linestyle=":", linewidth=1.2,
+                label="least possible for the last" if number == 0 else None,
+            )  # fmt: skip
+            named += number == 0
+    axes.set(xlabel=name, ylabel="leechers that have all, %")
+    _percents(axes)
     axes.set_xlim(left=0)
-    _legend(axes, lines)
+    _legend(axes, lines + named)
 
 
 def utilisation(axes: Axes, runs: Runs) -> None:
@@ -211,7 +237,7 @@ def utilisation(axes: Axes, runs: Runs) -> None:
                 axes.axhline(needed / 1e6, color="#888888", linestyle=":", linewidth=1.2,
                              label="mean rate of the least possible time")  # fmt: skip
             axes.set_ylabel("all uplinks, MB/s")
-            axes.legend(fontsize=8, loc="lower left", frameon=True, framealpha=0.85)
+            _legend(axes, 3)
         else:
             share = np.divide(used, possible, out=np.zeros_like(used), where=possible > 0)
             axes.plot(time, 100 * share, color=_colour(number), label=label)
@@ -244,10 +270,11 @@ def availability(axes: Axes, runs: Runs) -> None:
         if len(runs) == 1:
             axes.plot(time, mean, color=_colour(1), label="mean of all pieces")
     axes.set_yscale("symlog", linthresh=1.0)
+    axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.set(xlabel=name, ylabel="copies")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    axes.legend(fontsize=8, loc="lower right")
+    _legend(axes, 2 if len(runs) == 1 else len(runs))
 
 
 def records(axes: Axes, runs: Runs) -> None:
@@ -260,7 +287,8 @@ def records(axes: Axes, runs: Runs) -> None:
         lowest = min(lowest, float(alive.min()))
         time = _thin(table["time"]) / length
         axes.plot(time, alive, color=_colour(number), label=label)
-    axes.set(xlabel=name, ylabel="records found, %", ylim=(min(99.0, lowest - 1), 100.2))
+    axes.set(xlabel=name, ylabel="records found, %")
+    _percents(axes, max(0.0, min(99.0, lowest - 1.0)))
     _legend(axes, len(runs))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -31,6 +32,11 @@ pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: .85em; }
 
 Cells = Sequence[str]
 
+PERCENTILE: Final = re.compile(r"\bp(\d+)\b")
+
+PARTS: Final = ("_found", "_found_least", "_found_by_beta", "_use")
+"""Ends of the names of numbers that are parts of a whole."""
+
 
 def report(result: Result) -> str:
     """Return the report of one run."""
@@ -42,7 +48,7 @@ def report(result: Result) -> str:
         f'<p class="reading">{_escaped(reading(result))}</p>',
         _plots({scenario.name: result}),
         "<h2>Numbers</h2>",
-        _table([], [[key, text_of(value)] for key, value in result.summary.items()]),
+        _table([], [[name_of(key), number_of(key, v)] for key, v in result.summary.items()]),
         "<h2>What was run</h2>",
         f"<p>Trace digest <code>{_escaped(result.digest)}</code>. The same scenario and seed give "
         "the same digest.</p>",
@@ -60,7 +66,10 @@ def comparison(runs: Mapping[str, Result], sentences: Sequence[str]) -> str:
         sentences: What is to be said of them.
     """
     keys = list(dict.fromkeys(key for run in runs.values() for key in run.summary))
-    rows = [[key, *(text_of(run.summary.get(key)) for run in runs.values())] for key in keys]
+    rows = [
+        [name_of(key), *(number_of(key, run.summary.get(key)) for run in runs.values())]
+        for key in keys
+    ]
     rows.append(["time", *(seconds(run.seconds) for run in runs.values())])
     rows.append(["memory", *(f"{run.peak_bytes / 2**20:.0f} MiB" for run in runs.values())])
     parts = [
@@ -76,6 +85,25 @@ def comparison(runs: Mapping[str, Result], sentences: Sequence[str]) -> str:
         ),
     ]
     return _page(f"{len(runs)} runs", parts)
+
+
+def name_of(key: str) -> str:
+    """Return the name of a number of the summary for people: units stand with the number."""
+    for unit in ("_seconds", "_bytes"):
+        key = key.replace(unit, "")
+    return PERCENTILE.sub(r"\1 % within", key.replace("_", " "))
+
+
+def number_of(key: str, value: Value) -> str:
+    """Return a number of the summary with its unit."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if "seconds" in key.split("_"):
+            return seconds(float(value))
+        if "bytes" in key.split("_"):
+            return f"{value / 1e6:,.4g} MB".replace(",", " ")
+        if key.endswith(PARTS):
+            return f"{100 * value:.4g} %"
+    return text_of(value)
 
 
 def text_of(value: Value) -> str:

@@ -50,6 +50,14 @@ def seconds(value: float) -> str:
     return f"{value / 86400:.3g} days"
 
 
+def amount(count: float) -> str:
+    """Return a number of bytes as people say it, with three digits."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count:.3g} bytes"
+
+
 def _swarm(table: Mapping[str, Column], summary: Mapping[str, Value]) -> Iterator[str]:
     completed = np.asarray(table["completed"], float)
     arrived = np.asarray(table["arrived"], float)
@@ -65,7 +73,7 @@ def _swarm(table: Mapping[str, Column], summary: Mapping[str, Value]) -> Iterato
         f"of their arrival, nine in ten within {seconds(late)}, the last one at "
         f"{seconds(float(completed[done].max()))}."
     )
-    bound = summary.get("bound_seconds")
+    bound = summary.get("bound_seconds", summary.get("bound"))
     if isinstance(bound, (int, float)) and bound > 0 and done.all():
         over = float(completed.max()) / bound
         yield (

@@ -113,9 +113,10 @@ class Swarm:
     site_bytes: float | None = None
     """Rate of a line that all leechers share towards the seeds; None = there is none."""
     slots: int = 8
-    """Peers that each serves at a time (default: as the shipped node)."""
-    rotate: float = 10.0
-    """Seconds after which each decides anew whom to serve (default: as the shipped node)."""
+    """Peers that each serves at a time at most, on a fast line (default: as the shipped node)."""
+    rotate: float = 2.0
+    """Seconds of a line that a peer's turn brings it, shared by the slots; a piece at least
+    (default: as the shipped node)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import pytest
 
 from shoal.node.events import Progress, Source
 from shoal.simulations.questions.live import forecast
-from shoal.simulations.questions.question import BadQuestion, number
+from shoal.simulations.questions.question import BadQuestion, in_turn, number
 from shoal.simulations.questions.registry import questions
 from shoal.simulations.running import run
 
@@ -59,6 +59,19 @@ def test_a_run_is_told_and_written(shoal: Any, scenario: str, tmp_path: Path) ->
     assert "<svg" in (tmp_path / "both.html").read_text()
 
 
+def test_a_sweep_compares_a_number_that_the_tier_has(shoal: Any, scenario: str) -> None:
+    (Path.cwd() / "d.toml").write_text("nodes = 60\n[workload]\nlookups = 50\n")
+    done = shoal(
+        *("--json", "simulate", "sweep", "d.toml", "--seeds", "1-3", "--vary", "dht.alpha=3,10"),
+        *("--workers", "1"),
+    )
+    assert done.code == 0
+    measured = [event for event in done.events if event["event"] == "measured"]
+    assert [event["setting"] for event in measured] == ["dht.alpha=3", "dht.alpha=10"]
+    assert {event["metric"] for event in measured} == {"lookup_seconds_p50"}
+    assert [event["pairs"] for event in done.events if event["event"] == "compared"] == [3]
+
+
 def test_a_run_is_told_in_words(shoal: Any, scenario: str) -> None:
     done = shoal("simulate", "run", scenario)
     assert done.code == 0
@@ -73,6 +86,7 @@ def test_a_run_is_told_in_words(shoal: Any, scenario: str) -> None:
         (("run", "s.toml", "--set", "pieces"), 2, "KEY=VALUE"),
         (("run", "s.toml", "--set", "tier=code", "--set", "dht.paths=4"), 2, "dht.paths"),
         (("sweep", "s.toml", "--seeds", "5-1"), 2, "go up"),
+        (("sweep", "s.toml", "--metric", "colour"), 2, "they have peers, wanting"),
         (("report", "."), 2, "no run"),
         (("validate", "--only", "99"), 2, "99"),
         (("ask", "delivr"), 2, "did you mean 'deliver'"),
@@ -124,7 +138,10 @@ def test_a_question_is_answered_with_its_interval(
         *("--seeds", "1-3", "-o", "answer"),
     )
     assert done.code == 0
-    (event,) = done.events
+    *steps, event = done.events
+    assert [(step["event"], step["done"]) for step in steps] == [
+        ("sweeping", number) for number in range(7)
+    ]
     assert event["question"] == "more-seeds"
     assert event["numbers"]["verdict"] == "lower"
     assert "sooner" in event["text"]
@@ -149,13 +166,13 @@ def test_numbers_take_units(text: str, value: float) -> None:
 def test_tonights_transfer_follows_the_rate_of_now() -> None:
     sources = (Source("a", 3_000_000, 3), Source("b", 1_000_000, 1))
     fetch = Progress("cid", 4_000_000, 404_000_000, 4, 404, 2e6, 2, 200.0, None, sources=sources)
-    answer = forecast(fetch, (1, 2, 3, 4, 5), run)
+    answer = forecast(fetch, (1, 2, 3, 4, 5), in_turn(run))
     took = answer.numbers["seconds"]
     assert isinstance(took, float)
     assert 130 < took < 300  # 400 MB at 2 MB/s, give or take
     assert "95 % interval" in answer.text
     with pytest.raises(BadQuestion, match="nothing flows"):
-        forecast(Progress("cid", 0, 10, 0, 1, None, 0, None, "no provider"), (1,), run)
+        forecast(Progress("cid", 0, 10, 0, 1, None, 0, None, "no provider"), (1,), in_turn(run))
 
 
 def test_validation_of_the_swarm_is_told_number_by_number(shoal: Any, scenario: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from shoal.simulations.paired import paired
 from shoal.simulations.results.compare import compare_folders
-from shoal.simulations.results.folder import REPORT, SUMMARY, BadRun, load, save
+from shoal.simulations.results.folder import REPORT, SUMMARY, BadRun, find, load, save
 from shoal.simulations.results.report import report
 from shoal.simulations.results.words import reading, seconds
 from shoal.simulations.scenario.model import LinkClass, Scenario, Swarm
@@ -73,6 +76,48 @@ def test_a_run_reads_back_as_it_was_written(tmp_path: Path) -> None:
             assert list(found.tables[name][column]) == list(values)
     versions = json.loads((tmp_path / "run" / SUMMARY).read_text())["versions"]
     assert {"python", "numpy", "shoal"} <= set(versions)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+import pyarrow.parquet
+sys.path.insert(0, {tests!r})
+from test_results import made
+from shoal.simulations.results.folder import save
+
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_removing(path, **options):
+    if Path(path).exists():
+        next(Path(path).glob("*.toml")).unlink()
+        die()
+
+def die_at_the_second(self, target):
+    os.rename(self, target)
+    die()
+
+match {when!r}:
+    case "writing": pyarrow.parquet.write_table = die
+    case "between": Path.rename = die_at_the_second
+    case "removing": shutil.rmtree = die_removing
+save(made(last=120.0), Path("run"), "")
+"""
+
+
+@pytest.mark.parametrize("when", ["writing", "between", "removing"])
+def test_a_killed_run_leaves_a_whole_folder_or_none(tmp_path: Path, when: str) -> None:
+    save(made(), tmp_path / "run", "")
+    program = KILLED.format(tests=str(Path(__file__).parent), when=when)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGKILL
+    if (tmp_path / "run").exists():
+        load(tmp_path / "run")
+        assert list(find([tmp_path])) == [tmp_path / "run"]
+    save(made("next"), tmp_path / "run", "")
+    assert load(tmp_path / "run").result.scenario.name == "next"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

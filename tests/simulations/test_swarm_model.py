@@ -167,7 +167,7 @@ def test_rates_are_max_min_fair() -> None:
     for _ in range(20):
         peers, slots = 12, 3
         rules = Rules(
-            pieces=8, piece_bytes=1.0, neighbours=5, slots=slots, rotate=1.0, order=0, leave=False,
+            pieces=8, piece_bytes=1.0, neighbours=5, slots=slots, order=0, leave=False,
             site=float(chance.uniform(1, 20)), horizon=1.0, wanted=1, seeds=2,
         )  # fmt: skip
         world = empty_world(peers, rules, 5, 1, 0)

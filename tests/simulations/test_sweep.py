@@ -7,12 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 
 from shoal.simulations.running import run
@@ -65,7 +63,7 @@ import os
 from pathlib import Path
 from shoal.simulations.scenario.result import Result
 
-def run(scenario, seed):
+def run(scenario, seed, shelf=None):
     marker = Path({folder!r}) / f"died-{{seed}}"
     if seed == 2 and not marker.exists():
         marker.touch()
@@ -120,65 +118,22 @@ def test_ctrl_c_leaves_whole_results(tmp_path: Path) -> None:
         assert (run_folder / "report.html").exists()
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """Yield the address of a Dask scheduler, and its two workers."""
-    pytest.importorskip("distributed")
-    place = tmp_path / "scheduler.json"
-    dask = str(Path(sys.executable).with_name("dask"))
-    quiet_output: dict[str, Any] = {
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-        "cwd": tmp_path,
-    }
-    scheduler = subprocess.Popen(
-        [dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
-         "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(place)],
-        **quiet_output,
-    )  # fmt: skip
-    workers = [
-        subprocess.Popen(
-            [dask, "worker", "--scheduler-file", str(place), "--nthreads", "1", "--no-nanny",
-             "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(tmp_path)],
-            **quiet_output,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    try:
-        while not place.exists() or not place.read_text().endswith("}"):
-            assert scheduler.poll() is None
-            time.sleep(0.1)
-        yield json.loads(place.read_text())["address"], workers
-    finally:
-        for process in (*workers, scheduler):
-            process.kill()
-        for process in (*workers, scheduler):
-            process.wait()
-
-
 @pytest.mark.processes
-@pytest.mark.long
-def test_a_dask_cluster_with_two_workers_gives_the_same(
-    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
-) -> None:
-    address, _ = cluster
+def test_a_killed_sweep_takes_its_workers_along(tmp_path: Path) -> None:
     scenario = tmp_path / "s.toml"
     scenario.write_text(write(SMALL))
-    digests = []
-    for more in (["--workers", "2"], ["--dask", address]):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "shoal.cli", "--json", "simulate", "sweep", str(scenario),
-             "--seeds", "1-12", "-o", str(tmp_path / more[0]), *more],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        found = {}
-        with process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "simulated":
-                    found[event["seed"]] = event["digest"]
-        assert process.returncode == 0
-        digests.append(found)
-    assert len(digests[0]) == 12
-    assert digests[0] == digests[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "shoal.cli", "--json", "simulate", "sweep", str(scenario),
+         "--seeds", "1-2000", "--workers", "2", "-o", str(tmp_path / "out")],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if json.loads(line)["event"] == "simulated":
+                break
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        process.kill()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive

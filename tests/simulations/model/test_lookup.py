@@ -12,7 +12,7 @@ from shoal.dht.lookup import Lookup, LookupConfig
 from shoal.simulations.latency import Geography, geography
 from shoal.simulations.model import runs
 from shoal.simulations.model.ids import prefixes, random_ids
-from shoal.simulations.model.lookup import Rules
+from shoal.simulations.model.lookup import MAX_HEARD, Rules
 from shoal.simulations.model.network import EVIL, SILENT, Behaviour, make_net
 from shoal.simulations.model.routes import routes
 from shoal.simulations.model.runs import ModelOverflow, Walks, draw_starts, draw_targets, look_up
@@ -97,6 +97,19 @@ def test_the_model_walks_as_the_shipped_lookup_does(
         assert walked.seconds[number] == pytest.approx(seconds, abs=1e-9)
         slow += int(walked.column("slow")[number])
     assert slow > 0
+
+
+@pytest.mark.parametrize("rules", [Rules(), Rules(alpha=3, enough=20), Rules(k=8, jitter=0.5)])
+def test_how_many_peers_are_remembered_changes_nothing(rules: Rules) -> None:
+    bad = Behaviour(silent=0.15, refuses=0.05, hangs=0.02)
+    net = with_random_tables(make_net(random_ids(3000, 6), 6, rules.k, Latency("world"), bad))
+    starts, targets = draw_starts(net, 500, 1), draw_targets(500, 1)
+    lean = look_up(net, rules, starts, targets)
+    kept = look_up(net, rules, starts, targets, keep_results=True)
+    whole = look_up(net, rules._replace(max_heard=MAX_HEARD), starts, targets, keep_results=True)
+    for other in (lean, kept):
+        assert (other.rows == whole.rows).all()
+        assert (other.seconds == whole.seconds).all()
 
 
 def honest(count: int, seed: int) -> Walks:
