@@ -11,6 +11,7 @@ nearer peers alone, PUT_VALUE is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from multiaddr import Multiaddr
 
@@ -26,6 +27,9 @@ from .table import Table, tellable
 MAX_PROVIDERS = 32
 """Providers in an answer: with 8 addresses each and k nearer peers it stays near 16 KiB, which the
 codec then holds by leaving out addresses."""
+
+LOOKED_AT = 2 * K + 1
+"""Nearest contacts among which those are sought that may be told, the asker included."""
 
 
 @immutable
@@ -106,7 +110,7 @@ class Responder:
             peer = PeerId.from_bytes(target)
         except PeerFault:
             return closer  # a walk towards a content: any bytes are a place
-        if any(entry.peer_id.raw == target for entry in closer):
+        if closer and closer[0].peer_id.raw == target:  # nothing is nearer to it
             return closer
         addrs = tellable(self._known(peer), asker.scope)
         if not addrs:
@@ -115,15 +119,17 @@ class Responder:
         return (entry, *closer[: self._table.config.k - 1])
 
     def _closer(self, key: bytes, asker: Asker) -> tuple[KadPeer, ...]:
-        without = () if asker.peer.key == key else (asker.peer,)
+        left_out = asker.peer.key
         entries: list[KadPeer] = []
         # Some of the nearest may have no address that this asker may learn.
-        for contact in self._table.nearest(key, 2 * K, without):
+        for contact in islice(self._table.by_distance(key), LOOKED_AT):
+            if contact.id == left_out and left_out != key:
+                continue
             entry = contact.entry(asker.scope)
             if entry is not None:
                 entries.append(entry)
-            if len(entries) == self._table.config.k:
-                break
+                if len(entries) == self._table.config.k:
+                    break
         return tuple(entries)
 
     def _providers_of(self, key: bytes, asker: Asker, now: float) -> tuple[KadPeer, ...]:

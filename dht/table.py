@@ -11,9 +11,11 @@ that stopped answering. So a stranger can never push a live old contact out.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, ValuesView
 from enum import Enum
+from itertools import islice
 from typing import cast
 
 from kademlia.node import Node
@@ -24,7 +26,7 @@ from ..wire.addresses import Scope, is_tellable
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
 from ..wire.kad import Connectedness, KadPeer
-from .keyspace import KEY_BITS, K, common_prefix
+from .keyspace import KEY_BITS, K
 from .providers import MAX_ADDRS
 
 SUB_PREFIX_BITS = 2
@@ -54,6 +56,9 @@ class TableConfig:
     """Seconds without an answer after which a contact is asked whether it lives (spec: 5 min)."""
 
 
+_NOT_CONNECTED = Connectedness.NOT_CONNECTED
+
+
 def tellable(addrs: Iterable[Multiaddr], scope: Scope) -> tuple[Multiaddr, ...]:
     """Return the addresses that may be told over a connection: at most 8, the shortest first."""
     told = [addr for addr in addrs if is_tellable(addr, scope)]
@@ -64,19 +69,29 @@ class Contact(Node):
     """A server that has answered us.
 
     `group` is the IP group it was met at (None: not global, and then without limit), `seen` the
-    time of its last answer, `failures` the failed requests since.
+    time of its last answer, `failures` the failed requests since. There are hundreds in a table:
+    so it has slots, and its id and number are those that the peer's id keeps.
     """
+
+    __slots__ = (
+        *("_addrs", "_entry", "_scope", "failures", "group", "id", "long_id", "peer", "seen"),
+    )
+
+    ip = port = None
+    """What kademlia has beside; `addrs` stand for them."""
 
     def __init__(
         self, peer: PeerId, addrs: tuple[Multiaddr, ...], group: bytes | None, now: float
     ) -> None:
-        super().__init__(peer.key)
+        self.id = peer.key
+        self.long_id = peer.place
         self.peer = peer
         self.group = group
         self.seen = now
         self.failures = 0
         self._addrs = addrs
-        self._told: tuple[Scope, KadPeer | None] | None = None
+        self._scope: Scope | None = None
+        self._entry: KadPeer | None = None
 
     @property
     def addrs(self) -> tuple[Multiaddr, ...]:
@@ -87,19 +102,18 @@ class Contact(Node):
     def addrs(self, addrs: tuple[Multiaddr, ...]) -> None:
         if addrs != self._addrs:
             self._addrs = addrs
-            self._told = None
+            self._scope = None
 
     def entry(self, scope: Scope) -> KadPeer | None:
         """Return how it is named to who asks over a connection of this scope; None = not at all.
 
         The last answer is kept: each request has some twenty contacts named.
         """
-        told = self._told
-        if told is None or told[0] != scope:
+        if self._scope is not scope:
             addrs = tellable(self._addrs, scope)
-            entry = KadPeer(self.peer, addrs, Connectedness.NOT_CONNECTED) if addrs else None
-            told = self._told = (scope, entry)
-        return told[1]
+            self._entry = KadPeer(self.peer, addrs, _NOT_CONNECTED) if addrs else None
+            self._scope = scope
+        return self._entry
 
 
 class Bucket(KBucket):
@@ -162,10 +176,12 @@ class Table:
     def __init__(self, own: PeerId, config: TableConfig | None = None) -> None:
         self.config = config or TableConfig()
         self.own = own
-        self._own_id = int.from_bytes(own.key, "big")
+        self._own_id = own.place
         self._contacts: dict[PeerId, Contact] = {}
         self._groups: Counter[bytes] = Counter()
         self.buckets: list[Bucket] = [Bucket(0, (1 << KEY_BITS) - 1, self.config)]
+        self._ends: list[int] = [self.buckets[0].range[1]]
+        """The last key of each bucket, to find one fast."""
 
     def __len__(self) -> int:
         return len(self._contacts)
@@ -182,11 +198,10 @@ class Table:
 
     def bucket_of(self, key: bytes) -> Bucket:
         """Return the bucket whose range holds the key."""
-        number = int.from_bytes(key, "big")
-        for bucket in self.buckets:
-            if number <= bucket.range[1]:
-                return bucket
-        raise AssertionError("the buckets cover all keys")
+        return self._at(int.from_bytes(key, "big"))
+
+    def _at(self, number: int) -> Bucket:
+        return self.buckets[bisect_left(self._ends, number)]
 
     def answered(
         self,
@@ -216,7 +231,7 @@ class Table:
             contact.addrs = kept or contact.addrs
             self._regroup(contact, group)
             if contact.peer in self._contacts:
-                self.bucket_of(peer.key).nodes.move_to_end(peer.key)
+                self._at(contact.long_id).nodes.move_to_end(contact.id)
                 return Offer(Verdict.KNOWN)
             return Offer(Verdict.GROUP_FULL)
         return self._place(Contact(peer, kept, group, now), now, spread)
@@ -255,20 +270,22 @@ class Table:
         self, key: bytes, count: int | None = None, without: Collection[PeerId] = ()
     ) -> list[Contact]:
         """Return the `count` (default k) contacts nearest to the key, nearest first."""
-        aim = int.from_bytes(key, "big")
-        wanted = self.config.k if count is None else count
         barred = {peer.key for peer in without}
-        found: list[Contact] = []
+        found = (contact for contact in self.by_distance(key) if contact.id not in barred)
+        return list(islice(found, self.config.k if count is None else count))
+
+    def by_distance(self, key: bytes) -> Iterator[Contact]:
+        """Yield all contacts, the one nearest to the key first.
+
+        They are sorted bucket by bucket while they are taken; the table may not change meanwhile.
+        """
+        aim = int.from_bytes(key, "big")
+        nearest = self._at(aim)
+        yield from _sorted(nearest, aim)
         # Every key of one bucket is nearer than every key of the next in this order.
         for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ aim):
-            part = list(bucket.contacts())
-            if barred:
-                part = [contact for contact in part if contact.id not in barred]
-            part.sort(key=lambda contact: contact.long_id ^ aim)
-            found += part
-            if len(found) >= wanted:
-                return found[:wanted]
-        return found
+            if bucket is not nearest:
+                yield from _sorted(bucket, aim)
 
     def silent(self, now: float) -> list[Contact]:
         """Return the contacts not heard from for `silent_after`, the longest silent first."""
@@ -285,7 +302,7 @@ class Table:
 
     def _place(self, contact: Contact, now: float, spread: bool) -> Offer:
         while True:
-            bucket = self.bucket_of(contact.id)
+            bucket = self._at(contact.long_id)
             if not self._group_has_room(contact.group, bucket):
                 return Offer(Verdict.GROUP_FULL)
             if len(bucket.nodes) < self.config.k:
@@ -299,7 +316,9 @@ class Table:
             if bucket.range[0] == bucket.range[1]:
                 break
             index = self.buckets.index(bucket)
-            self.buckets[index : index + 1] = bucket.split()
+            halves = bucket.split()
+            self.buckets[index : index + 1] = halves
+            self._ends[index : index + 1] = [half.range[1] for half in halves]
         bucket.add_node(contact)  # full: it joins those that wait
         oldest = next(iter(bucket.contacts()))
         if now - oldest.seen >= self.config.silent_after or oldest.failures:
@@ -331,7 +350,7 @@ class Table:
                 del self._groups[group]
 
     def _group_has_room(self, group: bytes | None, bucket: Bucket) -> bool:
-        if group is None:
+        if group is None or group not in self._groups:
             return True
         in_bucket = sum(contact.group == group for contact in bucket.contacts())
         return (
@@ -341,6 +360,14 @@ class Table:
 
     def _sub_prefix_has_room(self, contact: Contact, bucket: Bucket) -> bool:
         share = max(1, self.config.k >> SUB_PREFIX_BITS)
-        bits = self.depth(bucket) + SUB_PREFIX_BITS
-        alike = sum(common_prefix(contact.id, other.id) >= bits for other in bucket.contacts())
-        return alike < share
+        shift = KEY_BITS - self.depth(bucket) - SUB_PREFIX_BITS
+        if shift < 0:  # a bucket of so few keys is never full
+            return True
+        prefix = contact.long_id >> shift
+        return sum(other.long_id >> shift == prefix for other in bucket.contacts()) < share
+
+
+def _sorted(bucket: Bucket, aim: int) -> list[Contact]:
+    """Return a bucket's contacts, the nearest first."""
+    near = {contact.long_id ^ aim: contact for contact in bucket.contacts()}
+    return [near[distance] for distance in sorted(near)]

@@ -93,10 +93,21 @@ class PeerId:
             pass
         raise InvalidText(f"{_shown(text)} is not a peer id (they look like 12D3KooW…)")
 
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, PeerId) and self.raw == other.raw)
+
+    def __hash__(self) -> int:
+        return hash(self.raw)  # the bytes keep theirs; that of a tuple is made each time
+
     @cached_property
     def key(self) -> bytes:
         """Its 32-byte place in the DHT: SHA-256 of the peer id (kad-dht specification)."""
         return hashlib.sha256(self.raw).digest()
+
+    @cached_property
+    def place(self) -> int:
+        """Its key as a number, to measure distances."""
+        return int.from_bytes(self.key, "big")
 
     def __str__(self) -> str:
         return base58.b58encode(self.raw).decode()
