@@ -11,7 +11,6 @@ nearer peers alone, PUT_VALUE is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import islice
 
 from multiaddr import Multiaddr
 
@@ -119,18 +118,21 @@ class Responder:
         return (entry, *closer[: self._table.config.k - 1])
 
     def _closer(self, key: bytes, asker: Asker) -> tuple[KadPeer, ...]:
-        left_out = asker.peer.key
+        k, scope = self._table.config.k, asker.scope
+        left_out = b"" if asker.peer.key == key else asker.peer.key
         entries: list[KadPeer] = []
         # Some of the nearest may have no address that this asker may learn.
-        for contact in islice(self._table.by_distance(key), LOOKED_AT):
-            if contact.id == left_out and left_out != key:
-                continue
-            entry = contact.entry(asker.scope)
-            if entry is not None:
-                entries.append(entry)
-                if len(entries) == self._table.config.k:
-                    break
-        return tuple(entries)
+        left = LOOKED_AT
+        for part in self._table.by_distance(key):
+            entries += [
+                entry
+                for contact in part[:left]
+                if (entry := contact.entry(scope)) is not None and contact.id != left_out
+            ]
+            left -= len(part)
+            if len(entries) >= k or left <= 0:
+                break
+        return tuple(entries[:k])
 
     def _providers_of(self, key: bytes, asker: Asker, now: float) -> tuple[KadPeer, ...]:
         entries = [

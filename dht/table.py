@@ -15,7 +15,6 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, ValuesView
 from enum import Enum
-from itertools import islice
 from typing import cast
 
 from kademlia.node import Node
@@ -121,6 +120,7 @@ class Bucket(KBucket):
 
     def __init__(self, lower: int, upper: int, config: TableConfig) -> None:
         super().__init__(lower, upper, config.k, config.waiting)
+        self.nodes = {}  # half the size of what kademlia takes
         self.config = config
         self.last_updated = 0.0
 
@@ -231,7 +231,8 @@ class Table:
             contact.addrs = kept or contact.addrs
             self._regroup(contact, group)
             if contact.peer in self._contacts:
-                self._at(contact.long_id).nodes.move_to_end(contact.id)
+                nodes = self._at(contact.long_id).nodes
+                nodes[contact.id] = nodes.pop(contact.id)
                 return Offer(Verdict.KNOWN)
             return Offer(Verdict.GROUP_FULL)
         return self._place(Contact(peer, kept, group, now), now, spread)
@@ -261,9 +262,9 @@ class Table:
         for candidate in bucket.waiting():
             if self._group_has_room(candidate.group, bucket):
                 del bucket.replacement_nodes[candidate.id]
-                self._insert(candidate, bucket)
                 # It has waited: it stands where the one heard from longest ago stands.
-                bucket.nodes.move_to_end(candidate.id, last=False)
+                bucket.nodes = {candidate.id: candidate, **bucket.nodes}
+                self._insert(candidate, bucket)
                 return
 
     def nearest(
@@ -271,21 +272,26 @@ class Table:
     ) -> list[Contact]:
         """Return the `count` (default k) contacts nearest to the key, nearest first."""
         barred = {peer.key for peer in without}
-        found = (contact for contact in self.by_distance(key) if contact.id not in barred)
-        return list(islice(found, self.config.k if count is None else count))
+        wanted = self.config.k if count is None else count
+        found: list[Contact] = []
+        for part in self.by_distance(key):
+            found += [contact for contact in part if contact.id not in barred] if barred else part
+            if len(found) >= wanted:
+                break
+        return found[:wanted]
 
-    def by_distance(self, key: bytes) -> Iterator[Contact]:
-        """Yield all contacts, the one nearest to the key first.
+    def by_distance(self, key: bytes) -> Iterator[list[Contact]]:
+        """Yield the contacts of one bucket after the other, the one nearest to the key first.
 
-        They are sorted bucket by bucket while they are taken; the table may not change meanwhile.
+        A bucket is sorted when its turn comes; the table may not change meanwhile.
         """
         aim = int.from_bytes(key, "big")
         nearest = self._at(aim)
-        yield from _sorted(nearest, aim)
+        yield _sorted(nearest, aim)
         # Every key of one bucket is nearer than every key of the next in this order.
         for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ aim):
             if bucket is not nearest:
-                yield from _sorted(bucket, aim)
+                yield _sorted(bucket, aim)
 
     def silent(self, now: float) -> list[Contact]:
         """Return the contacts not heard from for `silent_after`, the longest silent first."""

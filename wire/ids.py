@@ -54,6 +54,10 @@ def split_multihash(data: bytes) -> tuple[int, bytes]:
     return code, bytes(data[at:])
 
 
+_USUAL_IDS: Final = frozenset({(38, b"\x00\x24"), (34, b"\x12\x20")})
+"""Length and beginning of nearly all peer ids: an Ed25519 key itself, or a hash."""
+
+
 @dataclass(frozen=True, order=True)
 class PeerId:
     """The name of a peer: the multihash of its public key message (`raw`, at most 130 bytes)."""
@@ -67,6 +71,8 @@ class PeerId:
         Raises:
             PeerFault: The bytes are not an identity or sha2-256 multihash.
         """
+        if (len(data), bytes(data[:2])) in _USUAL_IDS:
+            return cls(bytes(data))
         if len(data) > MAX_PEER_ID_BYTES:
             raise PeerFault("peer-id", "too long")
         code, digest = split_multihash(data)
