@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...dht.upkeep import EARLY
 from .compiled import Word, below, draw, entry, kernel, whole
 from .ids import stream
 from .living import (
@@ -54,6 +55,7 @@ class Upkeep(NamedTuple):
     rules: Rules
     """Of a search; one for ourselves waits for k answers."""
     refresh: float
+    """Seconds after which a bucket counts as not looked into."""
     space: Space
     row: NDArray[np.int64]
     result: NDArray[np.int64]
@@ -163,7 +165,7 @@ def make_upkeep(k: int, rules: Rules, refresh_every: float) -> Upkeep:
     kept = rules._replace(k=k, max_heard=GROWTH_HEARD, paths=1)
     return Upkeep(
         kept,
-        refresh_every,
+        (1.0 - EARLY) * refresh_every,
         make_space(k, 1, GROWTH_HEARD),
         np.zeros(len(COLUMNS), np.int64),
         np.zeros(k, np.int64),
