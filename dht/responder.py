@@ -19,16 +19,13 @@ from ..wire.errors import PeerFault
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
 from ..wire.kad import Connectedness, KadMessage, KadPeer, MessageType
-from .keyspace import Draw, K, key_of
+from .keyspace import Draw, key_of
 from .providers import MAX_KEY_BYTES, ProviderStore
 from .table import Table, tellable
 
 MAX_PROVIDERS = 32
 """Providers in an answer: with 8 addresses each and k nearer peers it stays near 16 KiB, which the
 codec then holds by leaving out addresses."""
-
-LOOKED_AT = 2 * K + 1
-"""Nearest contacts among which those are sought that may be told, the asker included."""
 
 
 @immutable
@@ -118,21 +115,8 @@ class Responder:
         return (entry, *closer[: self._table.config.k - 1])
 
     def _closer(self, key: bytes, asker: Asker) -> tuple[KadPeer, ...]:
-        k, scope = self._table.config.k, asker.scope
-        left_out = b"" if asker.peer.key == key else asker.peer.key
-        entries: list[KadPeer] = []
-        # Some of the nearest may have no address that this asker may learn.
-        left = LOOKED_AT
-        for part in self._table.by_distance(key):
-            entries += [
-                entry
-                for contact in part[:left]
-                if (entry := contact.entry(scope)) is not None and contact.id != left_out
-            ]
-            left -= len(part)
-            if len(entries) >= k or left <= 0:
-                break
-        return tuple(entries[:k])
+        without = None if asker.peer.key == key else asker.peer
+        return tuple(self._table.named(key, asker.scope, without))
 
     def _providers_of(self, key: bytes, asker: Asker, now: float) -> tuple[KadPeer, ...]:
         entries = [

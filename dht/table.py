@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, ValuesView
 from enum import Enum
+from functools import lru_cache
 from typing import cast
 
 from kademlia.node import Node
@@ -33,6 +34,10 @@ SUB_PREFIX_BITS = 2
 
 MAX_FAILURES = 2
 """Failed requests in a row after which a contact goes even if nobody waits for its place."""
+
+MAX_NAMED = 1 << 15
+"""Names of contacts that are remembered, half a kilobyte each: a table has some hundred; those of
+simulated nodes share them."""
 
 
 @immutable
@@ -55,13 +60,17 @@ class TableConfig:
     """Seconds without an answer after which a contact is asked whether it lives (spec: 5 min)."""
 
 
-_NOT_CONNECTED = Connectedness.NOT_CONNECTED
-
-
 def tellable(addrs: Iterable[Multiaddr], scope: Scope) -> tuple[Multiaddr, ...]:
     """Return the addresses that may be told over a connection: at most 8, the shortest first."""
     told = [addr for addr in addrs if is_tellable(addr, scope)]
     return tuple(sorted(told, key=lambda addr: len(addr.to_bytes()))[:MAX_ADDRS])
+
+
+@lru_cache(MAX_NAMED)
+def _named(peer: PeerId, addrs: tuple[Multiaddr, ...], scope: Scope) -> KadPeer | None:
+    """Return how a contact is named over a connection of this scope; None = not at all."""
+    told = tellable(addrs, scope)
+    return KadPeer(peer, told, Connectedness.NOT_CONNECTED) if told else None
 
 
 class Contact(Node):
@@ -72,9 +81,7 @@ class Contact(Node):
     so it has slots, and its id and number are those that the peer's id keeps.
     """
 
-    __slots__ = (
-        *("_addrs", "_entry", "_scope", "failures", "group", "id", "long_id", "peer", "seen"),
-    )
+    __slots__ = ("addrs", "failures", "group", "id", "long_id", "peer", "seen")
 
     ip = port = None
     """What kademlia has beside; `addrs` stand for them."""
@@ -88,31 +95,8 @@ class Contact(Node):
         self.group = group
         self.seen = now
         self.failures = 0
-        self._addrs = addrs
-        self._scope: Scope | None = None
-        self._entry: KadPeer | None = None
-
-    @property
-    def addrs(self) -> tuple[Multiaddr, ...]:
-        """Where it can be reached, at most 8."""
-        return self._addrs
-
-    @addrs.setter
-    def addrs(self, addrs: tuple[Multiaddr, ...]) -> None:
-        if addrs != self._addrs:
-            self._addrs = addrs
-            self._scope = None
-
-    def entry(self, scope: Scope) -> KadPeer | None:
-        """Return how it is named to who asks over a connection of this scope; None = not at all.
-
-        The last answer is kept: each request has some twenty contacts named.
-        """
-        if self._scope is not scope:
-            addrs = tellable(self._addrs, scope)
-            self._entry = KadPeer(self.peer, addrs, _NOT_CONNECTED) if addrs else None
-            self._scope = scope
-        return self._entry
+        self.addrs = addrs
+        """Where it can be reached, at most 8; only the table sets it."""
 
 
 class Bucket(KBucket):
@@ -123,6 +107,7 @@ class Bucket(KBucket):
         self.nodes = {}  # half the size of what kademlia takes
         self.config = config
         self.last_updated = 0.0
+        self._named: tuple[Scope, list[int], list[KadPeer]] | None = None
 
     def touch_last_updated(self) -> None:
         """Do nothing: the clock is not ours; `Table.refreshed` sets the time."""
@@ -145,6 +130,26 @@ class Bucket(KBucket):
     def contacts(self) -> ValuesView[Contact]:
         """Return the live contacts, the one heard from longest ago first."""
         return cast("ValuesView[Contact]", self.nodes.values())
+
+    def named(self, scope: Scope) -> tuple[list[int], list[KadPeer]]:
+        """Return the contacts that may be told over a connection of this scope, and their keys.
+
+        They are kept until `changed`: each request has some twenty contacts named.
+        """
+        if self._named is None or self._named[0] is not scope:
+            keys: list[int] = []
+            entries: list[KadPeer] = []
+            for contact in self.contacts():
+                entry = _named(contact.peer, contact.addrs, scope)
+                if entry is not None:
+                    keys.append(contact.long_id)
+                    entries.append(entry)
+            self._named = (scope, keys, entries)
+        return self._named[1:]
+
+    def changed(self) -> None:
+        """Take note that a contact came, went or moved."""
+        self._named = None
 
     def waiting(self) -> list[Contact]:
         """Return who waits for a place, newest first."""
@@ -228,7 +233,7 @@ class Table:
         if contact is not None:
             contact.seen = now
             contact.failures = 0
-            contact.addrs = kept or contact.addrs
+            self._move(contact, kept)
             self._regroup(contact, group)
             if contact.peer in self._contacts:
                 nodes = self._at(contact.long_id).nodes
@@ -236,6 +241,12 @@ class Table:
                 return Offer(Verdict.KNOWN)
             return Offer(Verdict.GROUP_FULL)
         return self._place(Contact(peer, kept, group, now), now, spread)
+
+    def moved(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> None:
+        """Take note of where a peer is now, if it is a contact and that is known."""
+        contact = self._contacts.get(peer)
+        if contact is not None:
+            self._move(contact, tuple(addrs))
 
     def failed(self, peer: PeerId) -> bool:
         """Take note that a request to a contact failed; return whether it lost its place."""
@@ -258,6 +269,7 @@ class Table:
         if contact is None:
             return
         del bucket.nodes[peer.key]
+        bucket.changed()
         self._count(contact.group, -1)
         for candidate in bucket.waiting():
             if self._group_has_room(candidate.group, bucket):
@@ -271,27 +283,44 @@ class Table:
         self, key: bytes, count: int | None = None, without: Collection[PeerId] = ()
     ) -> list[Contact]:
         """Return the `count` (default k) contacts nearest to the key, nearest first."""
+        aim = int.from_bytes(key, "big")
         barred = {peer.key for peer in without}
         wanted = self.config.k if count is None else count
         found: list[Contact] = []
-        for part in self.by_distance(key):
-            found += [contact for contact in part if contact.id not in barred] if barred else part
+        for bucket in self._outwards(aim):
+            near = {c.long_id ^ aim: c for c in bucket.contacts() if c.id not in barred}
+            found += map(near.__getitem__, sorted(near))
             if len(found) >= wanted:
                 break
         return found[:wanted]
 
-    def by_distance(self, key: bytes) -> Iterator[list[Contact]]:
-        """Yield the contacts of one bucket after the other, the one nearest to the key first.
+    def named(self, key: bytes, scope: Scope, without: PeerId | None = None) -> list[KadPeer]:
+        """Return the k contacts nearest to the key that may be told, as they are told.
 
-        A bucket is sorted when its turn comes; the table may not change meanwhile.
+        Args:
+            key: Nearest to what.
+            scope: Of the connection over which they are told.
+            without: Who is left out.
         """
         aim = int.from_bytes(key, "big")
+        found: list[KadPeer] = []
+        for bucket in self._outwards(aim):
+            keys, entries = bucket.named(scope)
+            near = dict(zip(map(aim.__xor__, keys), entries, strict=True))
+            if without is not None:
+                near.pop(without.place ^ aim, None)
+            found += map(near.__getitem__, sorted(near))
+            if len(found) >= self.config.k:
+                break
+        return found[: self.config.k]
+
+    def _outwards(self, aim: int) -> Iterator[Bucket]:
+        """Yield the buckets so that every key of one is nearer than every key of the next."""
         nearest = self._at(aim)
-        yield _sorted(nearest, aim)
-        # Every key of one bucket is nearer than every key of the next in this order.
+        yield nearest
         for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ aim):
             if bucket is not nearest:
-                yield _sorted(bucket, aim)
+                yield bucket
 
     def silent(self, now: float) -> list[Contact]:
         """Return the contacts not heard from for `silent_after`, the longest silent first."""
@@ -333,8 +362,14 @@ class Table:
 
     def _insert(self, contact: Contact, bucket: Bucket) -> None:
         bucket.nodes[contact.id] = contact
+        bucket.changed()
         self._contacts[contact.peer] = contact
         self._count(contact.group, +1)
+
+    def _move(self, contact: Contact, addrs: tuple[Multiaddr, ...]) -> None:
+        if addrs and addrs != contact.addrs:
+            contact.addrs = addrs
+            self._at(contact.long_id).changed()
 
     def _regroup(self, contact: Contact, group: bytes | None) -> None:
         """Move a contact that was met at another place; it goes if that group has no room."""
@@ -371,9 +406,3 @@ class Table:
             return True
         prefix = contact.long_id >> shift
         return sum(other.long_id >> shift == prefix for other in bucket.contacts()) < share
-
-
-def _sorted(bucket: Bucket, aim: int) -> list[Contact]:
-    """Return a bucket's contacts, the nearest first."""
-    near = {contact.long_id ^ aim: contact for contact in bucket.contacts()}
-    return [near[distance] for distance in sorted(near)]

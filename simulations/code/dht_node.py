@@ -74,6 +74,15 @@ class Node:
         watch: Told of its announcements.
     """
 
+    __slots__ = (
+        *("_announce_at", "_announces", "_batches", "_checking", "_jobs", "_joining"),
+        *("_looks", "_reached", "_records", "_records_saved", "_rejoining", "_upkeep"),
+        *("_works", "addrs", "announcements", "asker", "draw", "entry", "group"),
+        *("links", "neighbours", "network", "number", "online", "peer", "providers"),
+        *("remembered", "responder", "rules", "serves", "session", "silent", "skew"),
+        *("table", "watch"),
+    )
+
     def __init__(
         self,
         network: Network,
