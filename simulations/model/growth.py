@@ -46,6 +46,9 @@ TARGET, THROUGH = 11, 12
 GROWTH_HEARD: Final = 128
 """Peers remembered in a lookup of upkeep; of those beyond, nobody is learnt."""
 
+STALE: Final = 1.0 - EARLY
+"""Part of a period after which a bucket gets its look."""
+
 _ONE = np.uint64(1)
 
 
@@ -55,7 +58,7 @@ class Upkeep(NamedTuple):
     rules: Rules
     """Of a search; one for ourselves waits for k answers."""
     refresh: float
-    """Seconds after which a bucket counts as not looked into."""
+    """Seconds between two refreshes."""
     space: Space
     row: NDArray[np.int64]
     result: NDArray[np.int64]
@@ -107,7 +110,7 @@ def refresh(living: Living, keep: Upkeep, node: int, now: float) -> None:
     net = living.net
     share = net.k >> SUB_PREFIX_BITS
     for bucket in range(min(own_depth(living, node), MAX_PREFIX_BITS)):
-        if now - np.float64(living.looked[node, bucket]) < keep.refresh:
+        if now - np.float64(living.looked[node, bucket]) < STALE * keep.refresh:
             continue
         living.looked[node, bucket] = now
         depth = bucket + 1
@@ -165,7 +168,7 @@ def make_upkeep(k: int, rules: Rules, refresh_every: float) -> Upkeep:
     kept = rules._replace(k=k, max_heard=GROWTH_HEARD, paths=1)
     return Upkeep(
         kept,
-        (1.0 - EARLY) * refresh_every,
+        refresh_every,
         make_space(k, 1, GROWTH_HEARD),
         np.zeros(len(COLUMNS), np.int64),
         np.zeros(k, np.int64),
