@@ -11,7 +11,7 @@ It always ends: at most `max_asked` peers are asked, and each answers or fails.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 from collections.abc import Iterable
 from enum import Enum
 from itertools import islice
@@ -61,15 +61,18 @@ class _State(Enum):
     FAILED = "failed"
 
 
+_HEARD, _ASKED, _SLOW, _ANSWERED, _FAILED = _State
+"""By names of the module's own, which are found faster."""
+
+
 class _Candidate:
-    """A peer on the way, ordered by its distance from the target."""
+    """A peer on the way."""
 
-    __slots__ = ("asked_at", "distance", "peer", "state")
+    __slots__ = ("asked_at", "peer", "state")
 
-    def __init__(self, peer: PeerId, distance: int) -> None:
+    def __init__(self, peer: PeerId) -> None:
         self.peer = peer
-        self.distance = distance
-        self.state = _State.HEARD
+        self.state = _HEARD
         self.asked_at = 0.0
 
 
@@ -89,6 +92,8 @@ class Lookup:
         self._own = own
         self._known: dict[PeerId, _Candidate] = {}
         self._sorted: list[_Candidate] = []
+        self._distances: list[int] = []
+        """Those of `_sorted`."""
         self._open: dict[PeerId, _Candidate] = {}
         self.asked = 0
         """Peers asked so far."""
@@ -104,7 +109,7 @@ class Lookup:
     @property
     def in_flight(self) -> int:
         """How many requests are open and not slow yet."""
-        return sum(candidate.state is _State.ASKED for candidate in self._open.values())
+        return sum(candidate.state is _ASKED for candidate in self._open.values())
 
     def next_peers(self, now: float) -> list[PeerId]:
         """Return whom to ask now, nearest first; each counts as asked from `now` on."""
@@ -113,12 +118,17 @@ class Lookup:
             return []
         room = min(self.config.alpha - self.in_flight, self.config.max_asked - self.asked)
         chosen: list[PeerId] = []
+        left = self.config.k
         # A slow peer is probably dead: look already for who would take its place in the result.
-        for candidate in self._top(self.config.k, _State.FAILED, _State.SLOW):
-            if len(chosen) >= room:
+        for candidate in self._sorted:
+            if len(chosen) >= room or not left:
                 break
-            if candidate.state is _State.HEARD:
-                candidate.state = _State.ASKED
+            state = candidate.state
+            if state is _FAILED or state is _SLOW:
+                continue
+            left -= 1
+            if state is _HEARD:
+                candidate.state = _ASKED
                 candidate.asked_at = now
                 self._open[candidate.peer] = candidate
                 chosen.append(candidate.peer)
@@ -131,9 +141,9 @@ class Lookup:
         An answer that is late is taken; a second one is not.
         """
         candidate = self._known.get(peer)
-        if candidate is None or candidate.state in (_State.HEARD, _State.ANSWERED):
+        if candidate is None or candidate.state is _HEARD or candidate.state is _ANSWERED:
             return
-        candidate.state = _State.ANSWERED
+        candidate.state = _ANSWERED
         self._open.pop(peer, None)
         self.answered += 1
         self._hear(islice(closer, self.config.k))
@@ -142,53 +152,63 @@ class Lookup:
         """Take note that a peer that was asked will not answer."""
         candidate = self._open.pop(peer, None)
         if candidate is not None:
-            candidate.state = _State.FAILED
+            candidate.state = _FAILED
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to ask or wait for."""
-        top = list(self._top(self.config.k, _State.FAILED))
-        if all(c.state is _State.ANSWERED for c in top[: self.config.enough]):
+        wanted = min(self.config.enough, self.config.k)
+        for candidate in self._sorted:
+            if not wanted:
+                return True
+            if candidate.state is _ANSWERED:
+                wanted -= 1
+            elif candidate.state is not _FAILED:
+                break
+        else:
             return True
         if self._open:
             return False
-        return self.asked >= self.config.max_asked or all(c.state is not _State.HEARD for c in top)
+        top = islice((c for c in self._sorted if c.state is not _FAILED), self.config.k)
+        return self.asked >= self.config.max_asked or all(c.state is not _HEARD for c in top)
 
     @property
     def result(self) -> list[PeerId]:
         """The nearest peers that answered, at most k, nearest first."""
-        answered = (c.peer for c in self._sorted if c.state is _State.ANSWERED)
+        answered = (c.peer for c in self._sorted if c.state is _ANSWERED)
         return list(islice(answered, self.config.k))
 
     def next_change(self) -> float | None:
         """Return when time alone changes something (a request gets slow or fails), or None."""
-        return min((self._due(candidate) for candidate in self._open.values()), default=None)
-
-    def _due(self, candidate: _Candidate) -> float:
-        slow = candidate.state is _State.SLOW
-        return candidate.asked_at + (self.config.fail_after if slow else self.config.slow_after)
+        slow, fail = self.config.slow_after, self.config.fail_after
+        return min(
+            (c.asked_at + (fail if c.state is _SLOW else slow) for c in self._open.values()),
+            default=None,
+        )
 
     def _pass_time(self, now: float) -> None:
-        for candidate in list(self._open.values()):
+        failed: list[PeerId] = []
+        for candidate in self._open.values():
             if now >= candidate.asked_at + self.config.fail_after:
-                candidate.state = _State.FAILED
-                del self._open[candidate.peer]
+                candidate.state = _FAILED
+                failed.append(candidate.peer)
             elif now >= candidate.asked_at + self.config.slow_after:
-                candidate.state = _State.SLOW
-
-    def _top(self, count: int, *without: _State) -> Iterable[_Candidate]:
-        """Yield the nearest `count` that are in none of these states."""
-        return islice((c for c in self._sorted if c.state not in without), count)
+                candidate.state = _SLOW
+        for peer in failed:
+            del self._open[peer]
 
     def _hear(self, peers: Iterable[PeerId]) -> None:
+        known, aim = self._known, self._aim
         for peer in peers:
-            if peer == self._own or peer in self._known:
+            if peer in known or peer == self._own:
                 continue
-            candidate = _Candidate(peer, int.from_bytes(peer.key, "big") ^ self._aim)
-            self._known[peer] = candidate
-            insort(self._sorted, candidate, key=lambda c: c.distance)
+            distance = peer.place ^ aim
+            known[peer] = candidate = _Candidate(peer)
+            at = bisect_left(self._distances, distance)
+            self._distances.insert(at, distance)
+            self._sorted.insert(at, candidate)
         at = len(self._sorted)
         while len(self._sorted) > self.config.max_heard and at:
             at -= 1
-            if self._sorted[at].state is _State.HEARD:
-                del self._known[self._sorted.pop(at).peer]
+            if self._sorted[at].state is _HEARD:
+                del self._distances[at], known[self._sorted.pop(at).peer]

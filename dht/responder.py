@@ -19,7 +19,7 @@ from ..wire.errors import PeerFault
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
 from ..wire.kad import Connectedness, KadMessage, KadPeer, MessageType
-from .keyspace import Draw, K, key_of
+from .keyspace import Draw, key_of
 from .providers import MAX_KEY_BYTES, ProviderStore
 from .table import Table, tellable
 
@@ -106,7 +106,7 @@ class Responder:
             peer = PeerId.from_bytes(target)
         except PeerFault:
             return closer  # a walk towards a content: any bytes are a place
-        if any(entry.peer_id.raw == target for entry in closer):
+        if closer and closer[0].peer_id.raw == target:  # nothing is nearer to it
             return closer
         addrs = tellable(self._known(peer), asker.scope)
         if not addrs:
@@ -115,16 +115,8 @@ class Responder:
         return (entry, *closer[: self._table.config.k - 1])
 
     def _closer(self, key: bytes, asker: Asker) -> tuple[KadPeer, ...]:
-        without = () if asker.peer.key == key else (asker.peer,)
-        entries: list[KadPeer] = []
-        # Some of the nearest may have no address that this asker may learn.
-        for contact in self._table.nearest(key, 2 * K, without):
-            entry = contact.entry(asker.scope)
-            if entry is not None:
-                entries.append(entry)
-            if len(entries) == self._table.config.k:
-                break
-        return tuple(entries)
+        without = None if asker.peer.key == key else asker.peer
+        return tuple(self._table.named(key, asker.scope, without))
 
     def _providers_of(self, key: bytes, asker: Asker, now: float) -> tuple[KadPeer, ...]:
         entries = [

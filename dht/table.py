@@ -11,9 +11,11 @@ that stopped answering. So a stranger can never push a live old contact out.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, ValuesView
 from enum import Enum
+from functools import lru_cache
 from typing import cast
 
 from kademlia.node import Node
@@ -24,7 +26,7 @@ from ..wire.addresses import Scope, is_tellable
 from ..wire.ids import PeerId
 from ..wire.immutable import immutable
 from ..wire.kad import Connectedness, KadPeer
-from .keyspace import KEY_BITS, K, common_prefix
+from .keyspace import KEY_BITS, K
 from .providers import MAX_ADDRS
 
 SUB_PREFIX_BITS = 2
@@ -32,6 +34,10 @@ SUB_PREFIX_BITS = 2
 
 MAX_FAILURES = 2
 """Failed requests in a row after which a contact goes even if nobody waits for its place."""
+
+MAX_NAMED = 1 << 15
+"""Names of contacts that are remembered, half a kilobyte each: a table has some hundred; those of
+simulated nodes share them."""
 
 
 @immutable
@@ -60,46 +66,37 @@ def tellable(addrs: Iterable[Multiaddr], scope: Scope) -> tuple[Multiaddr, ...]:
     return tuple(sorted(told, key=lambda addr: len(addr.to_bytes()))[:MAX_ADDRS])
 
 
+@lru_cache(MAX_NAMED)
+def _named(peer: PeerId, addrs: tuple[Multiaddr, ...], scope: Scope) -> KadPeer | None:
+    """Return how a contact is named over a connection of this scope; None = not at all."""
+    told = tellable(addrs, scope)
+    return KadPeer(peer, told, Connectedness.NOT_CONNECTED) if told else None
+
+
 class Contact(Node):
     """A server that has answered us.
 
     `group` is the IP group it was met at (None: not global, and then without limit), `seen` the
-    time of its last answer, `failures` the failed requests since.
+    time of its last answer, `failures` the failed requests since. There are hundreds in a table:
+    so it has slots, and its id and number are those that the peer's id keeps.
     """
+
+    __slots__ = ("addrs", "failures", "group", "id", "long_id", "peer", "seen")
+
+    ip = port = None
+    """What kademlia has beside; `addrs` stand for them."""
 
     def __init__(
         self, peer: PeerId, addrs: tuple[Multiaddr, ...], group: bytes | None, now: float
     ) -> None:
-        super().__init__(peer.key)
+        self.id = peer.key
+        self.long_id = peer.place
         self.peer = peer
         self.group = group
         self.seen = now
         self.failures = 0
-        self._addrs = addrs
-        self._told: tuple[Scope, KadPeer | None] | None = None
-
-    @property
-    def addrs(self) -> tuple[Multiaddr, ...]:
-        """Where it can be reached, at most 8."""
-        return self._addrs
-
-    @addrs.setter
-    def addrs(self, addrs: tuple[Multiaddr, ...]) -> None:
-        if addrs != self._addrs:
-            self._addrs = addrs
-            self._told = None
-
-    def entry(self, scope: Scope) -> KadPeer | None:
-        """Return how it is named to who asks over a connection of this scope; None = not at all.
-
-        The last answer is kept: each request has some twenty contacts named.
-        """
-        told = self._told
-        if told is None or told[0] != scope:
-            addrs = tellable(self._addrs, scope)
-            entry = KadPeer(self.peer, addrs, Connectedness.NOT_CONNECTED) if addrs else None
-            told = self._told = (scope, entry)
-        return told[1]
+        self.addrs = addrs
+        """Where it can be reached, at most 8; only the table sets it."""
 
 
 class Bucket(KBucket):
@@ -107,8 +104,10 @@ class Bucket(KBucket):
 
     def __init__(self, lower: int, upper: int, config: TableConfig) -> None:
         super().__init__(lower, upper, config.k, config.waiting)
+        self.nodes = {}  # half the size of what kademlia takes
         self.config = config
         self.last_updated = 0.0
+        self._named: tuple[Scope, list[int], list[KadPeer]] | None = None
 
     def touch_last_updated(self) -> None:
         """Do nothing: the clock is not ours; `Table.refreshed` sets the time."""
@@ -131,6 +130,26 @@ class Bucket(KBucket):
     def contacts(self) -> ValuesView[Contact]:
         """Return the live contacts, the one heard from longest ago first."""
         return cast("ValuesView[Contact]", self.nodes.values())
+
+    def named(self, scope: Scope) -> tuple[list[int], list[KadPeer]]:
+        """Return the contacts that may be told over a connection of this scope, and their keys.
+
+        They are kept until `changed`: each request has some twenty contacts named.
+        """
+        if self._named is None or self._named[0] is not scope:
+            keys: list[int] = []
+            entries: list[KadPeer] = []
+            for contact in self.contacts():
+                entry = _named(contact.peer, contact.addrs, scope)
+                if entry is not None:
+                    keys.append(contact.long_id)
+                    entries.append(entry)
+            self._named = (scope, keys, entries)
+        return self._named[1:]
+
+    def changed(self) -> None:
+        """Take note that a contact came, went or moved."""
+        self._named = None
 
     def waiting(self) -> list[Contact]:
         """Return who waits for a place, newest first."""
@@ -162,10 +181,12 @@ class Table:
     def __init__(self, own: PeerId, config: TableConfig | None = None) -> None:
         self.config = config or TableConfig()
         self.own = own
-        self._own_id = int.from_bytes(own.key, "big")
+        self._own_id = own.place
         self._contacts: dict[PeerId, Contact] = {}
         self._groups: Counter[bytes] = Counter()
         self.buckets: list[Bucket] = [Bucket(0, (1 << KEY_BITS) - 1, self.config)]
+        self._ends: list[int] = [self.buckets[0].range[1]]
+        """The last key of each bucket, to find one fast."""
 
     def __len__(self) -> int:
         return len(self._contacts)
@@ -182,11 +203,10 @@ class Table:
 
     def bucket_of(self, key: bytes) -> Bucket:
         """Return the bucket whose range holds the key."""
-        number = int.from_bytes(key, "big")
-        for bucket in self.buckets:
-            if number <= bucket.range[1]:
-                return bucket
-        raise AssertionError("the buckets cover all keys")
+        return self._at(int.from_bytes(key, "big"))
+
+    def _at(self, number: int) -> Bucket:
+        return self.buckets[bisect_left(self._ends, number)]
 
     def answered(
         self,
@@ -213,13 +233,20 @@ class Table:
         if contact is not None:
             contact.seen = now
             contact.failures = 0
-            contact.addrs = kept or contact.addrs
+            self._move(contact, kept)
             self._regroup(contact, group)
             if contact.peer in self._contacts:
-                self.bucket_of(peer.key).nodes.move_to_end(peer.key)
+                nodes = self._at(contact.long_id).nodes
+                nodes[contact.id] = nodes.pop(contact.id)
                 return Offer(Verdict.KNOWN)
             return Offer(Verdict.GROUP_FULL)
         return self._place(Contact(peer, kept, group, now), now, spread)
+
+    def moved(self, peer: PeerId, addrs: Iterable[Multiaddr]) -> None:
+        """Take note of where a peer is now, if it is a contact and that is known."""
+        contact = self._contacts.get(peer)
+        if contact is not None:
+            self._move(contact, tuple(addrs))
 
     def failed(self, peer: PeerId) -> bool:
         """Take note that a request to a contact failed; return whether it lost its place."""
@@ -242,13 +269,14 @@ class Table:
         if contact is None:
             return
         del bucket.nodes[peer.key]
+        bucket.changed()
         self._count(contact.group, -1)
         for candidate in bucket.waiting():
             if self._group_has_room(candidate.group, bucket):
                 del bucket.replacement_nodes[candidate.id]
-                self._insert(candidate, bucket)
                 # It has waited: it stands where the one heard from longest ago stands.
-                bucket.nodes.move_to_end(candidate.id, last=False)
+                bucket.nodes = {candidate.id: candidate, **bucket.nodes}
+                self._insert(candidate, bucket)
                 return
 
     def nearest(
@@ -256,19 +284,43 @@ class Table:
     ) -> list[Contact]:
         """Return the `count` (default k) contacts nearest to the key, nearest first."""
         aim = int.from_bytes(key, "big")
-        wanted = self.config.k if count is None else count
         barred = {peer.key for peer in without}
+        wanted = self.config.k if count is None else count
         found: list[Contact] = []
-        # Every key of one bucket is nearer than every key of the next in this order.
-        for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ aim):
-            part = list(bucket.contacts())
-            if barred:
-                part = [contact for contact in part if contact.id not in barred]
-            part.sort(key=lambda contact: contact.long_id ^ aim)
-            found += part
+        for bucket in self._outwards(aim):
+            near = {c.long_id ^ aim: c for c in bucket.contacts() if c.id not in barred}
+            found += map(near.__getitem__, sorted(near))
             if len(found) >= wanted:
-                return found[:wanted]
-        return found
+                break
+        return found[:wanted]
+
+    def named(self, key: bytes, scope: Scope, without: PeerId | None = None) -> list[KadPeer]:
+        """Return the k contacts nearest to the key that may be told, as they are told.
+
+        Args:
+            key: Nearest to what.
+            scope: Of the connection over which they are told.
+            without: Who is left out.
+        """
+        aim = int.from_bytes(key, "big")
+        found: list[KadPeer] = []
+        for bucket in self._outwards(aim):
+            keys, entries = bucket.named(scope)
+            near = dict(zip(map(aim.__xor__, keys), entries, strict=True))
+            if without is not None:
+                near.pop(without.place ^ aim, None)
+            found += map(near.__getitem__, sorted(near))
+            if len(found) >= self.config.k:
+                break
+        return found[: self.config.k]
+
+    def _outwards(self, aim: int) -> Iterator[Bucket]:
+        """Yield the buckets so that every key of one is nearer than every key of the next."""
+        nearest = self._at(aim)
+        yield nearest
+        for bucket in sorted(self.buckets, key=lambda bucket: bucket.range[0] ^ aim):
+            if bucket is not nearest:
+                yield bucket
 
     def silent(self, now: float) -> list[Contact]:
         """Return the contacts not heard from for `silent_after`, the longest silent first."""
@@ -285,7 +337,7 @@ class Table:
 
     def _place(self, contact: Contact, now: float, spread: bool) -> Offer:
         while True:
-            bucket = self.bucket_of(contact.id)
+            bucket = self._at(contact.long_id)
             if not self._group_has_room(contact.group, bucket):
                 return Offer(Verdict.GROUP_FULL)
             if len(bucket.nodes) < self.config.k:
@@ -299,7 +351,9 @@ class Table:
             if bucket.range[0] == bucket.range[1]:
                 break
             index = self.buckets.index(bucket)
-            self.buckets[index : index + 1] = bucket.split()
+            halves = bucket.split()
+            self.buckets[index : index + 1] = halves
+            self._ends[index : index + 1] = [half.range[1] for half in halves]
         bucket.add_node(contact)  # full: it joins those that wait
         oldest = next(iter(bucket.contacts()))
         if now - oldest.seen >= self.config.silent_after or oldest.failures:
@@ -308,8 +362,14 @@ class Table:
 
     def _insert(self, contact: Contact, bucket: Bucket) -> None:
         bucket.nodes[contact.id] = contact
+        bucket.changed()
         self._contacts[contact.peer] = contact
         self._count(contact.group, +1)
+
+    def _move(self, contact: Contact, addrs: tuple[Multiaddr, ...]) -> None:
+        if addrs and addrs != contact.addrs:
+            contact.addrs = addrs
+            self._at(contact.long_id).changed()
 
     def _regroup(self, contact: Contact, group: bytes | None) -> None:
         """Move a contact that was met at another place; it goes if that group has no room."""
@@ -331,7 +391,7 @@ class Table:
                 del self._groups[group]
 
     def _group_has_room(self, group: bytes | None, bucket: Bucket) -> bool:
-        if group is None:
+        if group is None or group not in self._groups:
             return True
         in_bucket = sum(contact.group == group for contact in bucket.contacts())
         return (
@@ -341,6 +401,8 @@ class Table:
 
     def _sub_prefix_has_room(self, contact: Contact, bucket: Bucket) -> bool:
         share = max(1, self.config.k >> SUB_PREFIX_BITS)
-        bits = self.depth(bucket) + SUB_PREFIX_BITS
-        alike = sum(common_prefix(contact.id, other.id) >= bits for other in bucket.contacts())
-        return alike < share
+        shift = KEY_BITS - self.depth(bucket) - SUB_PREFIX_BITS
+        if shift < 0:  # a bucket of so few keys is never full
+            return True
+        prefix = contact.long_id >> shift
+        return sum(other.long_id >> shift == prefix for other in bucket.contacts()) < share

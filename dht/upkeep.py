@@ -18,6 +18,11 @@ FIRST_RETRY = 5.0
 MAX_RETRY = 300.0
 """Longest such pause in seconds."""
 
+EARLY = 0.1
+"""Part of a period by which a bucket may be younger and yet gets its look. A round's looks begin
+one after the other, so at the next round each bucket is some seconds too young: it would be its
+turn only every second time."""
+
 JOIN_AT_ONCE = 10
 """Peers that are tried at the same time while joining."""
 
@@ -119,6 +124,7 @@ def refresh_plan(
 ) -> list[Prefix]:
     """Return where in the key space to look, for the buckets not looked into for `every` seconds.
 
+    Those count that would be so old soon after this round (`EARLY`), since the next is far away.
     A full bucket gets one place. One with room gets a place in each quarter of it, since a single
     lookup would fill it with neighbours of one key (simulated: 18-20 % more hops). Our own
     bucket is left out: looking for ourselves fills it. So are buckets deeper than 15 bits.
@@ -129,7 +135,7 @@ def refresh_plan(
         ours = bucket.range[0] <= int.from_bytes(table.own.key, "big") <= bucket.range[1]
         if depth > MAX_PREIMAGE_BITS or (ours and len(table.buckets) > 1):
             continue
-        if not all_of_them and now - bucket.last_updated < every:
+        if not all_of_them and now - bucket.last_updated < (1.0 - EARLY) * every:
             continue
         stem = bucket.range[0] >> (256 - depth)
         if len(bucket) >= table.config.k or depth + SUB_PREFIX_BITS > MAX_PREIMAGE_BITS:

@@ -117,9 +117,7 @@ class Contacts:
             return
         serves = self._protocol in connection.info.protocols
         self._neighbours.met(connection.peer_id, serves)
-        contact = self.table.get(connection.peer_id)
-        if contact is not None:
-            contact.addrs = tuple(self._addrs_over(connection)) or contact.addrs
+        self.table.moved(connection.peer_id, self._addrs_over(connection))
         self._idle.unpark(count=self._neighbours.waiting)
 
     def examine_silent(self) -> None:

@@ -16,6 +16,7 @@ from ..dht.keyspace import key_of
 from ..dht.walks import WALK_DEADLINE
 from .code.dht import DhtRun
 from .code.dht_walk import Walk, hops_of
+from .garbage import rare_collections
 from .latency import Geography
 from .randomness import SeededRandom
 from .scenario.model import Dht, Latency, Scenario
@@ -209,9 +210,10 @@ def agree(
     )
     asked = questions(nodes, lookups, seed, dead)
     rules = Rules(k=dht.k, alpha=dht.alpha, enough=dht.beta)
-    code = _CodeLookups(scenario, seed, asked, tables)
-    model = by_model(asked, tables, rules, code.places)
-    return Agreement(nodes, lookups, dead, seed, compare(code.outcome(), model))
+    with rare_collections():
+        code = _CodeLookups(scenario, seed, asked, tables)
+        model = by_model(asked, tables, rules, code.places)
+        return Agreement(nodes, lookups, dead, seed, compare(code.outcome(), model))
 
 
 def _relative(name: str, code: float, model: float, band: float) -> Row:

@@ -54,6 +54,10 @@ def split_multihash(data: bytes) -> tuple[int, bytes]:
     return code, bytes(data[at:])
 
 
+_USUAL_IDS: Final = frozenset({(38, b"\x00\x24"), (34, b"\x12\x20")})
+"""Length and beginning of nearly all peer ids: an Ed25519 key itself, or a hash."""
+
+
 @dataclass(frozen=True, order=True)
 class PeerId:
     """The name of a peer: the multihash of its public key message (`raw`, at most 130 bytes)."""
@@ -67,6 +71,8 @@ class PeerId:
         Raises:
             PeerFault: The bytes are not an identity or sha2-256 multihash.
         """
+        if (len(data), bytes(data[:2])) in _USUAL_IDS:
+            return cls(bytes(data))
         if len(data) > MAX_PEER_ID_BYTES:
             raise PeerFault("peer-id", "too long")
         code, digest = split_multihash(data)
@@ -93,10 +99,21 @@ class PeerId:
             pass
         raise InvalidText(f"{_shown(text)} is not a peer id (they look like 12D3KooW…)")
 
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, PeerId) and self.raw == other.raw)
+
+    def __hash__(self) -> int:
+        return hash(self.raw)  # the bytes keep theirs; that of a tuple is made each time
+
     @cached_property
     def key(self) -> bytes:
         """Its 32-byte place in the DHT: SHA-256 of the peer id (kad-dht specification)."""
         return hashlib.sha256(self.raw).digest()
+
+    @cached_property
+    def place(self) -> int:
+        """Its key as a number, to measure distances."""
+        return int.from_bytes(self.key, "big")
 
     def __str__(self) -> str:
         return base58.b58encode(self.raw).decode()

@@ -14,6 +14,7 @@ from ...dht.upkeep import UpkeepConfig
 from ...dht.walks import WALK_DEADLINE
 from ...wire.addresses import tcp_addr
 from ..churn import Sessions
+from ..garbage import rare_collections
 from ..latency import geography
 from ..network import global_addresses
 from ..randomness import SeededRandom
@@ -411,6 +412,7 @@ def rules_of(scenario: Scenario, learn: bool = True) -> Rules:
 
 def run(scenario: Scenario, seed: int, snapshot: Snapshot | None = None) -> Result:
     """Run a scenario without a swarm in the tier "code"."""
-    made = DhtRun(scenario, seed, snapshot)
-    made.run()
-    return made.result()
+    with rare_collections():
+        made = DhtRun(scenario, seed, snapshot)
+        made.run()
+        return made.result()

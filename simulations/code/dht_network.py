@@ -80,10 +80,14 @@ class Network:
         """Add an event to the digest."""
         self.digest.note(_EVENT.pack(self.time.tick, kind, one, other, more))
 
+    def find(self, peer: PeerId) -> Node:
+        """Return the node with this id."""
+        return self.nodes[self.index[peer]]
+
     def ask(self, asking: Asking) -> None:
         """Send a request; `asking.replied` or `asking.failed` is called later, once."""
-        source, target = asking.node, self.nodes[self.index[asking.peer]]
-        trip = self.places.round_trip(source.number, target.number)
+        source, target = asking.node, asking.target
+        trip = asking.trip = self.places.round_trip(source.number, target.number)
         known = target.number in source.links
         asking.patience = RPC_TIMEOUT if known else CONNECT_SECONDS
         trips = self.trips or (KNOWN_TRIPS if known else NEW_TRIPS)
@@ -91,10 +95,10 @@ class Network:
             self._use(source, target)
         delay = (trips - 0.5) * trip + self._later(source, target, asking.request, 0.5 * trip)
         self.counters.requests += 1
-        self.time.after(delay, self._arrive, asking, target)
+        self.time.after(delay, self._arrive, asking)
 
-    def _arrive(self, asking: Asking, target: Node) -> None:
-        source = asking.node
+    def _arrive(self, asking: Asking) -> None:
+        source, target = asking.node, asking.target
         if not self._reaches(source, target) or not target.serves:
             self._fail(asking)
             return
@@ -103,12 +107,12 @@ class Network:
             asking.connected = True
         self.note(ASKED, source.number, target.number, int(asking.request.type))
         answer = target.answer(asking.request, source)
-        trip = self.places.round_trip(source.number, target.number)
-        delay = 0.5 * trip + self._later(target, source, answer, 0.5 * trip)
-        self.time.after(delay, self._return, asking, target, answer)
+        way = 0.5 * asking.trip
+        delay = way + self._later(target, source, answer, way)
+        self.time.after(delay, self._return, asking, answer)
 
-    def _return(self, asking: Asking, target: Node, answer: KadMessage | None) -> None:
-        source = asking.node
+    def _return(self, asking: Asking, answer: KadMessage | None) -> None:
+        source, target = asking.node, asking.target
         if not self._reaches(target, source):
             self._fail(asking)
             return
@@ -125,13 +129,12 @@ class Network:
         self.time.at(asking.asked_at + asking.patience, self._failed, asking)
 
     def _failed(self, asking: Asking) -> None:
-        source = asking.node
+        source, target = asking.node, asking.target
         if asking.session != source.session or not source.online:
             return
         self.counters.failures += 1
-        target = self.index[asking.peer]
-        self.unlink(source, self.nodes[target])
-        self.note(FAILED, source.number, target)
+        self.unlink(source, target)
+        self.note(FAILED, source.number, target.number)
         asking.failed()
 
     def _reaches(self, source: Node, target: Node) -> bool:
@@ -185,15 +188,18 @@ def size_of(message: KadMessage | None) -> int:
     if message is None:
         return 0
     size = 2 + _field(len(message.key))
-    size += _peers(message.closer) + _peers(message.providers)
+    if message.closer:
+        size += _peers(message.closer)
+    if message.providers:
+        size += _peers(message.providers)
     return size + _varint(size)
 
 
 def _peers(peers: Sequence[KadPeer]) -> int:
     """All simulated peers have one address of one length, but the first may be told otherwise."""
-    if not peers:
-        return 0
-    return _peer(peers[0]) + (len(peers) - 1) * _peer(peers[-1])
+    size = _peer(peers[-1])
+    first = size if peers[0].addrs is peers[-1].addrs else _peer(peers[0])
+    return first + (len(peers) - 1) * size
 
 
 def _peer(peer: KadPeer) -> int:
@@ -208,4 +214,4 @@ def _field(size: int) -> int:
 
 
 def _varint(number: int) -> int:
-    return max(1, (number.bit_length() + 6) // 7)
+    return 1 if number < 128 else (number.bit_length() + 6) // 7

@@ -74,6 +74,15 @@ class Node:
         watch: Told of its announcements.
     """
 
+    __slots__ = (
+        *("_announce_at", "_announces", "_batches", "_checking", "_jobs", "_joining"),
+        *("_looks", "_reached", "_records", "_records_saved", "_rejoining", "_upkeep"),
+        *("_works", "addrs", "announcements", "asker", "draw", "entry", "group"),
+        *("links", "neighbours", "network", "number", "online", "peer", "providers"),
+        *("remembered", "responder", "rules", "serves", "session", "silent", "skew"),
+        *("table", "watch"),
+    )
+
     def __init__(
         self,
         network: Network,
@@ -182,10 +191,8 @@ class Node:
         self._check_more()
 
     def _known(self, peer: PeerId) -> Iterable[Multiaddr]:
-        if peer == self.peer:
-            return self.addrs
         number = self.network.index.get(peer, -1)
-        if number in self.links:
+        if number in self.links or number == self.number:
             return self.network.nodes[number].addrs
         contact = self.table.get(peer)
         return contact.addrs if contact is not None else ()
@@ -195,13 +202,12 @@ class Node:
 
     # Asking
 
-    def answered(self, peer: PeerId, *, spread: bool = False) -> None:
+    def answered(self, other: Node, *, spread: bool = False) -> None:
         """Take note that a peer answered."""
         if not self.rules.learn:
             return
-        other = self.network.nodes[self.network.index[peer]]
         now = self.network.time.now
-        if self.neighbours.answered(peer, other.addrs, other.group, now, spread=spread):
+        if self.neighbours.answered(other.peer, other.addrs, other.group, now, spread=spread):
             self.announcements.joined(self.unix)
             self._plan_announcements()
         if self.neighbours.waiting:

@@ -25,14 +25,20 @@ if TYPE_CHECKING:
 class Asking:
     """One request that is under way."""
 
-    __slots__ = ("asked_at", "connected", "node", "patience", "peer", "request", "session")
+    __slots__ = (
+        *("asked_at", "connected", "node", "patience", "peer", "request", "session", "target"),
+        "trip",
+    )
 
     def __init__(self, node: Node, peer: PeerId, request: KadMessage) -> None:
         self.node = node
         self.peer = peer
+        self.target = node.network.find(peer)
         self.request = request
         self.asked_at = node.network.time.now
         self.session = node.session
+        self.trip = 0.0
+        """The round trip between the two."""
         self.patience = 0.0
         self.connected = False
         """Whether a connection was made for it."""
@@ -56,7 +62,7 @@ class Step(Asking):
     def replied(self, answer: KadMessage | None) -> None:
         """Take the answer: it leads on."""
         assert answer is not None
-        self.walk.replied(self.peer, answer)
+        self.walk.replied(self.target, answer)
 
     def failed(self) -> None:
         """Take note that the peer is not there."""
@@ -125,10 +131,10 @@ class Walk:
             self.wakes_at = change
             network.time.later(change, self._wake, change)
 
-    def replied(self, peer: PeerId, answer: KadMessage) -> None:
+    def replied(self, source: Node, answer: KadMessage) -> None:
         """Take an answer."""
-        node = self.node
-        node.answered(peer, spread=self.spread)
+        node, peer = self.node, source.peer
+        node.answered(source, spread=self.spread)
         if self.is_over:
             return
         depth = self.depth
@@ -176,7 +182,7 @@ class Check(Asking):
 
     def replied(self, answer: KadMessage | None) -> None:
         """Give it a place."""
-        self.node.answered(self.peer)
+        self.node.answered(self.target)
         self.then(True)
 
     def failed(self) -> None:
@@ -200,9 +206,8 @@ class Tell(Asking):
 
     def replied(self, answer: KadMessage | None) -> None:
         """Count it as taken; the rest of the batch came with it."""
-        target = self.node.network.nodes[self.node.network.index[self.peer]]
         for multihash in self.batch[1:]:
-            target.answer(
+            self.target.answer(
                 KadMessage(MessageType.ADD_PROVIDER, multihash, providers=(self.node.entry,)),
                 self.node,
             )

@@ -48,13 +48,10 @@ class Timeline:
     def __init__(self) -> None:
         self.tick = 0
         """Milliseconds since the beginning."""
+        self.now = 0.0
+        """Seconds since the beginning."""
         self._turn = 0
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
-
-    @property
-    def now(self) -> float:
-        """Seconds since the beginning."""
-        return self.tick / TICKS
 
     @property
     def waiting(self) -> int:
@@ -81,13 +78,17 @@ class Timeline:
 
     def after(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         """Have something called some time from now."""
-        self.at(self.now + seconds, call, *args)
+        tick = math.ceil((self.now + seconds) * TICKS - 1e-6)
+        self._turn += 1
+        heapq.heappush(self._heap, (max(tick, self.tick), self._turn, call, args))
 
     def run(self, until: float) -> None:
         """Let happen what is due before or at a time, which then is now."""
         end = math.ceil(until * TICKS - 1e-6)
         heap = self._heap
         while heap and heap[0][0] <= end:
-            self.tick, _, call, args = heapq.heappop(heap)
+            tick, _, call, args = heapq.heappop(heap)
+            if tick != self.tick:
+                self.tick, self.now = tick, tick / TICKS
             call(*args)
-        self.tick = end
+        self.tick, self.now = end, end / TICKS

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...dht.upkeep import EARLY
 from .compiled import Word, below, draw, entry, kernel, whole
 from .ids import stream
 from .living import (
@@ -45,6 +46,9 @@ TARGET, THROUGH = 11, 12
 GROWTH_HEARD: Final = 128
 """Peers remembered in a lookup of upkeep; of those beyond, nobody is learnt."""
 
+STALE: Final = 1.0 - EARLY
+"""Part of a period after which a bucket gets its look."""
+
 _ONE = np.uint64(1)
 
 
@@ -54,6 +58,7 @@ class Upkeep(NamedTuple):
     rules: Rules
     """Of a search; one for ourselves waits for k answers."""
     refresh: float
+    """Seconds between two refreshes."""
     space: Space
     row: NDArray[np.int64]
     result: NDArray[np.int64]
@@ -105,7 +110,7 @@ def refresh(living: Living, keep: Upkeep, node: int, now: float) -> None:
     net = living.net
     share = net.k >> SUB_PREFIX_BITS
     for bucket in range(min(own_depth(living, node), MAX_PREFIX_BITS)):
-        if now - np.float64(living.looked[node, bucket]) < keep.refresh:
+        if now - np.float64(living.looked[node, bucket]) < STALE * keep.refresh:
             continue
         living.looked[node, bucket] = now
         depth = bucket + 1

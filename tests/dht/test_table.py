@@ -12,6 +12,7 @@ from multiaddr import Multiaddr
 
 from shoal.dht.keyspace import common_prefix, key_of, nearest
 from shoal.dht.table import Table, TableConfig, Verdict
+from shoal.wire.addresses import Scope
 from shoal.wire.ids import PeerId
 
 SOMEWHERE = Multiaddr("/ip4/10.0.0.1/tcp/4001")
@@ -52,6 +53,9 @@ def check(table: Table) -> None:
     groups = [c.group for c in table if c.group is not None]
     assert all(groups.count(g) <= table.config.group_in_table for g in groups)
     assert table.own not in table
+    named = {entry.peer_id: entry.addrs for entry in table.named(table.own.key, Scope.LOOPBACK)}
+    nearest_ones = [c for c in table.nearest(table.own.key, len(table)) if c.addrs]
+    assert list(named.items()) == [(c.peer, c.addrs) for c in nearest_ones[: table.config.k]]
 
 
 class TableMachine(RuleBasedStateMachine):
@@ -110,6 +114,20 @@ def test_the_nearest_are_exactly_the_nearest(seed: int) -> None:
         true = nearest([c.peer for c in table], target, lambda p: p.key)
         assert [c.peer for c in table.nearest(target)] == true[:20]
         assert [c.peer for c in table.nearest(target, 5, {true[0]})] == true[1:6]
+
+
+def test_a_contact_that_moved_is_named_where_it_is_now() -> None:
+    table = Table(ME)
+    for n in range(3):
+        table.answered(peer(n), [SOMEWHERE], None, 0.0)
+    assert {entry.addrs for entry in table.named(ME.key, Scope.PRIVATE)} == {(SOMEWHERE,)}
+    table.moved(peer(0), [ELSEWHERE])
+    table.answered(peer(1), [ELSEWHERE], None, 1.0)
+    table.moved(peer(2), [])
+    table.moved(peer(9), [ELSEWHERE])
+    named = {entry.peer_id: entry.addrs for entry in table.named(ME.key, Scope.PRIVATE)}
+    assert named == {peer(0): (ELSEWHERE,), peer(1): (ELSEWHERE,), peer(2): (SOMEWHERE,)}
+    assert table.named(ME.key, Scope.GLOBAL) == []
 
 
 def test_edges_belong_to_the_bucket_that_they_border() -> None:

@@ -99,6 +99,18 @@ def test_what_was_looked_into_is_left_alone_for_a_while() -> None:
     assert len(stale) < len(everything)
 
 
+def test_every_round_looks_into_every_bucket_though_its_looks_begin_seconds_later() -> None:
+    table = filled(3000)
+    for rounds in range(1, 5):
+        now = 600.0 * rounds
+        plan = refresh_plan(table, now, 600.0)
+        places = [key_of(preimage(p.value, p.bits, random.Random(1))) for p in plan]
+        looked_into = {id(table.bucket_of(place)) for place in places}
+        assert len(looked_into) == len(table.buckets) - 1
+        for number, place in enumerate(places):
+            table.refreshed(place, now + number)
+
+
 def test_no_place_is_deeper_than_can_be_searched() -> None:
     table = filled(3000)
     assert all(p.bits <= MAX_PREIMAGE_BITS for p in refresh_plan(table, 1000.0, 600.0))

@@ -4,7 +4,7 @@ from kademlia.node import Node
 
 class KBucket:
     range: tuple[int, int]
-    nodes: OrderedDict[bytes, Node]
+    nodes: dict[bytes, Node]
     replacement_nodes: OrderedDict[bytes, Node]
     last_updated: float
     ksize: int

@@ -242,6 +242,17 @@ def test_under_churn_as_many_come_as_go() -> None:
     assert number(found.summary["lookup_success"]) > 0.8
 
 
+def test_no_bucket_goes_without_a_look_for_longer_than_its_period() -> None:
+    made = DhtRun(replace(BASE, nodes=40, duration=1860.0, workload=Workload()), 1)
+    ages = []
+    for until in range(1260, 1860, 20):  # two periods on, all have had their first turn
+        made.run(float(until))
+        for node in made.nodes:
+            own = node.table.bucket_of(node.peer.key)
+            ages += [until - b.last_updated for b in node.table.buckets if b is not own]
+    assert 500.0 < max(ages) < 640.0, "one period, and the time that a round takes"
+
+
 def test_a_snapshot_gives_the_tables() -> None:
     count = 40
     contacts = [other for node in range(count) for other in range(count) if (node * other) % 3 == 1]
