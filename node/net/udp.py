@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -48,7 +49,8 @@ class UdpSocket:
         self._groups = False  # whether the system joins and cuts datagrams for us
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            with suppress(OSError):  # some systems give all or nothing
+                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
         if sys.platform == "linux":
             six = sock.family == socket.AF_INET6
             level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
