@@ -82,9 +82,9 @@ class UdpSocket:
         try:
             data, options, _, peer = self._socket.recvmsg(MAX_READ, socket.CMSG_SPACE(4))
         except OSError as error:
-            if isinstance(error, BlockingIOError) or error.errno in LOST:
-                return None  # an ICMP answer to what we sent is one of LOST
-            raise trio.ClosedResourceError from error
+            if error.errno == errno.EBADF:
+                raise trio.ClosedResourceError from error
+            return None  # nothing there, or an ICMP answer to what we sent
         if "%" in peer[0]:  # the zone of a link-local address stands in its number as well
             peer = (peer[0].partition("%")[0], *peer[1:])
         for _, kind, value in options:
