@@ -137,8 +137,8 @@ class Maker:
         quic = self._host.quic
         if quic is None:
             raise Unreachable(str(addr), [(str(addr), "QUIC is not in use here")])
-        while expected is not None and self.securing[expected]:
-            # TCP got through: this is only for if the peer does not answer there after all.
+        # TCP got through: QUIC is only for if the peer does not answer there after all.
+        while expected is not None and self.securing[expected]:  # noqa: ASYNC110 - at most 10 s
             await trio.sleep(SECURING_SECONDS)
         with trio.fail_after(CONNECT_SECONDS):
             link = await quic.dial(addr)
