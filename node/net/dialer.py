@@ -24,6 +24,10 @@ PUBLIC_PAUSE = 0.25
 RELAYED_PAUSE = 0.5
 """Seconds until the next address is tried beside the last one."""
 
+QUIC_PAUSE = 0.5
+"""The same for the first address of QUIC behind some of TCP: for a round trip over half the world,
+so that QUIC is for where TCP does not get through."""
+
 CONNECT_SECONDS = 5.0
 """For the transport's part of a dial."""
 
@@ -138,6 +142,8 @@ def ranked(
         private = scope_of(addr) in (Scope.LOOPBACK, Scope.PRIVATE)
         further = RELAYED_PAUSE if is_relayed(addr) else PUBLIC_PAUSE
         pause = 0.0 if number == 0 else PRIVATE_PAUSE if private else further
+        if number and is_quic(addr) and not is_quic(usable[number - 1]):
+            pause = QUIC_PAUSE
         pauses.append((addr, pause))
     return pauses
 

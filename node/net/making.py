@@ -32,6 +32,9 @@ ACCEPT_PAUSE = 0.2
 PORT_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 """A connection from this port to that address exists, or existed a moment ago."""
 
+SECURING_SECONDS = 0.05
+"""Between two looks whether a connection over TCP is still being secured."""
+
 OTHER_PEER = frozenset({"noise-wrong-peer", "tls-wrong-peer"})
 """How a handshake fails in which another peer than the expected one answered."""
 
@@ -134,6 +137,9 @@ class Maker:
         quic = self._host.quic
         if quic is None:
             raise Unreachable(str(addr), [(str(addr), "QUIC is not in use here")])
+        # TCP got through: QUIC is only for if the peer does not answer there after all.
+        while expected is not None and self.securing[expected]:  # noqa: ASYNC110 - at most 10 s
+            await trio.sleep(SECURING_SECONDS)
         with trio.fail_after(CONNECT_SECONDS):
             link = await quic.dial(addr)
         return await self._secure(link, expected)

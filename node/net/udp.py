@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -48,7 +49,8 @@ class UdpSocket:
         self._groups = False  # whether the system joins and cuts datagrams for us
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            with suppress(OSError):  # some systems give all or nothing
+                sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
         if sys.platform == "linux":
             six = sock.family == socket.AF_INET6
             level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
@@ -80,9 +82,9 @@ class UdpSocket:
         try:
             data, options, _, peer = self._socket.recvmsg(MAX_READ, socket.CMSG_SPACE(4))
         except OSError as error:
-            if isinstance(error, BlockingIOError) or error.errno in LOST:
-                return None  # an ICMP answer to what we sent is one of LOST
-            raise trio.ClosedResourceError from error
+            if error.errno == errno.EBADF:
+                raise trio.ClosedResourceError from error
+            return None  # nothing there, or an ICMP answer to what we sent
         if "%" in peer[0]:  # the zone of a link-local address stands in its number as well
             peer = (peer[0].partition("%")[0], *peer[1:])
         for _, kind, value in options:

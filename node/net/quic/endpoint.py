@@ -64,6 +64,9 @@ MAX_GONE = 256
 GONE_SECONDS = 5.0
 """Connections that we ended, whose last word is said again to who did not get it."""
 
+MAX_AMPLIFIED = 3
+"""How many times what came may be sent to an address that is not proved (RFC 9000, 8.1)."""
+
 MAX_IDS = 32
 """Connection ids of one connection."""
 
@@ -282,7 +285,7 @@ class Endpoint:
         elif (gone := self._gone.get(found)) is not None:
             if trio.current_time() >= gone.until or place != gone.place:
                 del self._gone[found]
-            else:
+            elif len(gone.last) <= MAX_AMPLIFIED * len(data):
                 self.socket.send_now(gone.last, place)
         elif data[0] & 0x80 and self.accepting and size >= FIRST_BYTES:
             self._begin(data[:size], place)

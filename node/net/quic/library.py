@@ -180,6 +180,12 @@ class Engine:
         core = self._quic._core
         return 0 if core is None else core.bytes_in_flight
 
+    @property
+    def congestion_window(self) -> int:
+        """Bytes that may be on their way."""
+        core = self._quic._core
+        return 0 if core is None else core.congestion_window
+
     # Datagrams
 
     def receive(self, data: bytes, size: int, place: Place, now: float) -> None:
@@ -291,8 +297,8 @@ class Engine:
 
     def queued(self, stream: int | None = None) -> int:
         """Return the bytes of a stream, or of all, that have not been sent yet."""
-        assert self._quic._core is not None
-        return self._quic._core.get_send_buffer_size(stream)
+        core = self._quic._core
+        return 0 if core is None else core.get_send_buffer_size(stream)
 
     def reset(self, stream: int) -> None:
         """End our half of a stream before its time; nothing happens if it has ended."""

@@ -14,7 +14,7 @@ from ...environment import RunBlocking
 from ..keepalive import PING_SECONDS, KeepAlive
 from ..reading import read_run, runs_of, withdraw
 from .happenings import Ended, Event, Ponged, StreamData, StreamFinished, StreamReset, StreamStopped
-from .session import STALL_SECONDS, QuicSession
+from .session import QuicSession
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -25,9 +25,6 @@ PASS_BYTES = 1 << 19
 
 PASS_EVENTS = 1024
 """Events taken before that."""
-
-CHUNK = 256 * 1024
-"""Bytes of one stream handed over at a time: then it is another stream's turn."""
 
 PING_EVERY = 15.0
 """Half of the idle time-out that others have (go, js: 30 s)."""
@@ -145,11 +142,12 @@ class QuicPump:
             if self.closing and self._drained():
                 link.close(0, "")
                 raise _Over("closed")
+            session.count_library()
             session.room_again()
             if not more and not session.can_hand_over:
                 behind = session.behind() if session.held else None
-                stalled = math.inf if behind is None else behind + STALL_SECONDS
-                await link.wait(min(stalled, self._drain_by if self.closing else math.inf))
+                until = self._drain_by if self.closing else math.inf
+                await link.wait(until if behind is None else min(until, behind[0]))
 
     # Receiving
 
@@ -161,9 +159,10 @@ class QuicPump:
             behind = session.behind()
             session.held = behind is not None
             if behind is not None:
-                if trio.current_time() < behind + STALL_SECONDS:
+                until, stream = behind
+                if trio.current_time() < until:
                     return False
-                self._connection.drop_unread(session.most_behind())
+                self._connection.drop_unread(stream)
                 continue
             event = link.take()
             if event is None or self.broken:
@@ -199,11 +198,12 @@ class QuicPump:
         """Give queued bytes to the library, as much as it should hold."""
         session = self._session
         given = 0
-        while given < PASS_BYTES and (stream := session.next_ready()) is not None:
+        while given < PASS_BYTES and (found := session.next_ready()) is not None:
+            stream, room = found
             if stream.muted:
                 session.sent_end(stream)
                 continue
-            size = max(0, min(CHUNK, stream.queued, stream.send_window))
+            size = max(0, min(room, stream.queued, stream.send_window))
             view = memoryview(bytearray(size))
             reads: list[Read] = []
             count = stream.take(view, 0, size, reads)

@@ -13,20 +13,33 @@ from collections.abc import Callable
 from typing import Final
 
 from ....wire.errors import Misuse, PeerFault
-from ....wire.yamux_stream import Budget, Events, YamuxStream
+from ....wire.yamux_stream import INITIAL_WINDOW, Budget, Events, YamuxStream
 from .library import Engine
 
 MAX_HELD: Final = 256 * 1024
 """Unread bytes of a stream at which no more are taken (the window of a yamux stream)."""
 
-STALL_SECONDS: Final = 10.0
-"""For so long a reader may hold up the connection; then its stream is reset."""
+STALL_SECONDS: Final = 5.0
+STALL_ASKED_SECONDS: Final = 30.0
+"""For so long a reader may hold up the connection; then its stream is reset. Where we asked for
+bytes (`grow_window`) it is a disk of ours that takes so long, else whoever opened the stream."""
+
+CHUNK: Final = 256 * 1024
+"""Bytes of one stream handed over at a time: then it is another stream's turn."""
 
 SEND_AHEAD: Final = 512 * 1024
 """Bytes of a stream that wait in the library to be sent."""
 
 SEND_AHEAD_TOTAL: Final = 2 << 20
 """The same for all streams of a connection."""
+
+SEND_AHEAD_LEAST: Final = 16 * 1024
+"""What a stream of which the library holds nothing may give it, whatever the others have given."""
+
+SEND_AHEAD_CROWDED: Final = 64 * 1024
+CROWDED: Final = 16 << 20
+"""The same for a connection while more than 16 MiB are queued in the process: many peers that take
+nothing must not cost 2 MiB each."""
 
 MAX_OURS: Final = 256
 """Streams of ours at a time, if the peer allows so many."""
@@ -60,6 +73,7 @@ class QuicSession:
         """The library was told something that has to go out (a reset)."""
         self.unread = 0
         self.queued = 0
+        self._in_library = 0  # of those that are queued
         self.gone_away = False
         self.rtt = 0.1
         self.now: Callable[[], float] = lambda: 0.0
@@ -158,15 +172,18 @@ class QuicSession:
                     stream.abort(str(fault))
                     self._events.faulted(stream, fault)
 
-    def behind(self) -> float | None:
-        """Return since when a reader is too far behind; None = nobody is."""
+    def behind(self) -> tuple[float, YamuxStream] | None:
+        """Return until when the reader of which stream may be too far behind; None = nobody is."""
         for stream in [s for s in self._full if len(s.buffer) < MAX_HELD]:
             del self._full[stream]
-        return min(self._full.values(), default=None)
+        if not self._full:
+            return None
+        first = min(self._full, key=self._patience)
+        return self._patience(first), first
 
-    def most_behind(self) -> YamuxStream:
-        """Return the stream whose reader has been behind for longest."""
-        return min(self._full, key=self._full.__getitem__)
+    def _patience(self, stream: YamuxStream) -> float:
+        asked = stream.window_limit > INITIAL_WINDOW
+        return self._full[stream] + (STALL_ASKED_SECONDS if asked else STALL_SECONDS)
 
     def count_unread(self, count: int) -> None:
         """Count bytes that were kept (or, below zero, taken)."""
@@ -257,7 +274,12 @@ class QuicSession:
 
     def make_ready(self, stream: YamuxStream) -> None:
         """Enter a stream into the round of those with something to send."""
-        if not stream.ready and not stream.reset and stream.can_send:
+        if (
+            not stream.ready
+            and not stream.reset
+            and stream.can_send
+            and stream not in self._waiting
+        ):
             stream.ready = True
             self._ready.append(stream)
 
@@ -269,24 +291,49 @@ class QuicSession:
     @property
     def can_hand_over(self) -> bool:
         """Whether `next_ready` would return a stream."""
-        return bool(self._ready) and self._engine.queued() < SEND_AHEAD_TOTAL
+        return any(self._room(stream) for stream in self._ready)
 
-    def next_ready(self) -> YamuxStream | None:
-        """Return the next stream in the round; None = none, or the library holds enough."""
-        while self._ready and self._engine.queued() < SEND_AHEAD_TOTAL:
+    def _room(self, stream: YamuxStream) -> int:
+        """Return how much of a stream may go to the library now; an end of it always may."""
+        crowded = self._budget.queued > CROWDED
+        room = (SEND_AHEAD_CROWDED if crowded else SEND_AHEAD_TOTAL) - self._engine.queued()
+        if room < SEND_AHEAD_LEAST and not self._engine.queued(stream.id):
+            room = SEND_AHEAD_LEAST  # what others are held up with must not hold up this one
+        return max(0, min(room, CHUNK))
+
+    def count_library(self) -> None:
+        """Count what the library holds as queued, too."""
+        held = self._engine.queued()
+        self.count_queued(held - self._in_library)
+        self._in_library = held
+
+    def next_ready(self) -> tuple[YamuxStream, int] | None:
+        """Return the next stream in the round, and how much of it may go to the library.
+
+        None: there is none, or the library holds enough.
+        """
+        for _ in range(len(self._ready)):
             stream = self._ready.popleft()
-            stream.ready = False
-            if not stream.reset:
-                return stream
+            if stream.reset:
+                stream.ready = False
+            elif room := self._room(stream):
+                stream.ready = False
+                return stream, room
+            else:
+                self._ready.append(stream)
         return None
 
     def room_again(self) -> None:
         """Let streams go on of which the library has sent half of what it held."""
+        # What waits while the line has room waits for the peer's window.
+        held_up = 2 * self._engine.in_flight < self._engine.congestion_window
         for stream in list(self._waiting):
             if (room := SEND_AHEAD - self._engine.queued(stream.id)) >= SEND_AHEAD // 2:
                 del self._waiting[stream]
                 stream.send_window = room
                 self.make_ready(stream)
+            else:
+                stream.send_window = 0 if held_up else 1
 
     def sent(self, stream: YamuxStream, count: int) -> None:
         """Take note that bytes of a stream went to the library."""

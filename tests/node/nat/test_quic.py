@@ -195,6 +195,20 @@ async def test_tcp_goes_first_and_quic_where_it_does_not_get_through(
     assert trio.current_time() - began < 1
 
 
+async def test_where_tcp_gets_through_slowly_quic_is_not_tried(
+    autojump_clock: object, make_both: MakeBoth, world: World
+) -> None:
+    """TCP's handshakes take longer than QUIC's, and are not overtaken for that."""
+    alice, bob = await make_both("alice"), await make_both("bob")
+    world.network.default = Link(latency=0.2)
+    connection = await alice.host.connect(bob.id, bob.host.listen_addrs())
+    assert connection.transport == "tcp"
+    assert connection.rtt > 0.3
+    await trio.sleep(5)
+    met = [c for c in bob.host.connections() if c.peer_id == alice.id]  # no tests of addresses
+    assert [c.transport for c in met] == ["tcp"]
+
+
 def test_quic_stands_behind_tcp_of_the_same_scope() -> None:
     addrs = [
         quic_addr("8.8.8.8", 1),
@@ -204,7 +218,9 @@ def test_quic_stands_behind_tcp_of_the_same_scope() -> None:
         tcp_addr("2a00:1::1", 1),
         tcp_addr("10.0.0.1", 1),
     ]
-    order = [str(addr) for addr, _ in ranked(addrs, lambda addr: True)]
+    found = ranked(addrs, lambda addr: True)
+    assert [pause for _, pause in found] == [0, 0.5, 0.25, 0.25, 0.5, 0.25]
+    order = [str(addr) for addr, _ in found]
     assert order == [
         "/ip4/10.0.0.1/tcp/1",
         "/ip4/10.0.0.1/udp/1/quic-v1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -10,13 +11,23 @@ import trio
 from shoal.node.net.connection import MAX_UNREAD
 from shoal.node.net.errors import StreamRefused
 from shoal.node.net.quic.endpoint import ACCEPTED_WINDOW, SMALL_WINDOW
-from shoal.node.net.quic.session import MAX_HELD, SEND_AHEAD, SEND_AHEAD_TOTAL, STALL_SECONDS
+from shoal.node.net.quic.session import (
+    CROWDED,
+    MAX_HELD,
+    SEND_AHEAD,
+    SEND_AHEAD_CROWDED,
+    SEND_AHEAD_LEAST,
+    SEND_AHEAD_TOTAL,
+    STALL_ASKED_SECONDS,
+    STALL_SECONDS,
+)
+from shoal.node.net.stream import SEND_AHEAD as QUEUED
 from shoal.node.net.stream import Stream
 from shoal.simulations.world import World
 from shoal.wire.errors import PeerFault
 
 from ..conftest import ECHO
-from .conftest import Air, MakeQuic, joined, read_all
+from .conftest import SINK, Air, MakeQuic, joined, read_all
 
 
 async def test_a_reader_that_stops_stops_the_sender(
@@ -55,7 +66,7 @@ async def test_a_reader_that_stops_stops_the_sender(
         assert sent < MAX_HELD + ACCEPTED_WINDOW + SEND_AHEAD + (1 << 20)
         assert theirs.bytes_in - before < MAX_HELD + 1.1 * ACCEPTED_WINDOW + (1 << 17)
         assert MAX_HELD <= theirs.session.unread < MAX_HELD + (1 << 17)
-        assert ours.session.queued <= SEND_AHEAD + (1 << 16)
+        assert ours.session.queued <= SEND_AHEAD + QUEUED + (1 << 17)
         read_on.set()
         with trio.fail_after(120):
             await done.wait()
@@ -128,6 +139,72 @@ async def test_many_streams_that_nobody_reads_stay_within_the_bound(
         nursery.cancel_scope.cancel()
     assert worst <= MAX_UNREAD + (1 << 19)
     assert bob.faults["unread-memory"] > 0
+
+
+async def test_where_much_is_queued_each_connection_holds_little(
+    autojump_clock: object, make_quic: MakeQuic
+) -> None:
+    alice, bob = await make_quic("alice"), await make_quic("bob")
+    ours, _ = await joined(alice, bob)
+    streams = [await ours.open_stream([SINK]) for _ in range(8)]
+    shared = alice._budgets.shared
+    shared.queued += CROWDED
+    most = 0
+    engine = ours.session._engine  # type: ignore[attr-defined]
+    for stream in streams:
+        stream.queue(bytes(1 << 20))
+        await stream.send_eof()
+    for _ in range(4000):
+        await trio.sleep(0.001)
+        most = max(most, engine.queued())
+        assert shared.queued == CROWDED + ours.session.queued
+    assert 0 < most <= SEND_AHEAD_CROWDED + 8 * SEND_AHEAD_LEAST
+    for stream in streams:
+        assert await read_all(stream) == str(1 << 20).encode()
+    assert shared.queued == CROWDED
+
+
+async def test_streams_that_are_held_up_hold_up_no_others(
+    autojump_clock: object, make_quic: MakeQuic
+) -> None:
+    """The peer gives no window for them; what they have given to the library is all it takes."""
+    alice, bob = await make_quic("alice"), await make_quic("bob")
+    ours, theirs = await joined(alice, bob)
+    other = await ours.open_stream([ECHO])
+    engine = ours.session._engine  # type: ignore[attr-defined]
+    queued: Callable[..., int] = engine.queued
+
+    def of_a_full_library(stream: int | None = None) -> int:
+        return queued(stream) + (SEND_AHEAD_TOTAL if stream is None else 0)
+
+    engine.queued = of_a_full_library
+    await other.send_all(b"all the same")
+    with trio.fail_after(1):
+        assert await other.receive_some() == b"all the same"
+    engine.queued = queued
+    assert theirs.usable
+
+
+async def test_a_reader_of_what_we_asked_for_has_more_time(
+    autojump_clock: object, make_quic: MakeQuic
+) -> None:
+    alice, bob = await make_quic("alice"), await make_quic("bob")
+    ours, _ = await joined(alice, bob)
+
+    async def pour(stream: Stream) -> None:
+        await stream.send_all(bytes(1 << 20))
+        await stream.send_eof()
+
+    bob.handle("/test/pour", pour)
+    got: list[int] = []
+    for asked, seconds in ((True, STALL_ASKED_SECONDS - 1), (False, STALL_SECONDS + 1)):
+        stream = await ours.open_stream(["/test/pour"])
+        if asked:
+            stream.grow_window(16 << 20)
+        await trio.sleep(seconds)
+        with suppress(trio.BrokenResourceError):
+            got.append(len(await read_all(stream)))
+    assert got == [1 << 20]
 
 
 async def test_a_flood_of_streams_is_bounded(autojump_clock: object, make_quic: MakeQuic) -> None:
