@@ -33,7 +33,7 @@ class Simulated(Event):
 
 @immutable
 class Sweeping(Event):
-    """How far a sweep has come."""
+    """How far a sweep, or the runs of a question, have come."""
 
     event: ClassVar[str] = "sweeping"
     done: int

@@ -118,7 +118,7 @@ def others_do(w: World, r: Rules, peer: int) -> bool:
         flow = peer * r.slots + slot
         if w.peer.sending[peer] >> slot & 1:
             able += w.flow.rate[flow] + room_to(w, r, flow)
-    return able * WORTH >= w.peer.up[peer]
+    return able * WORTH >= float(w.peer.up[peer])
 
 
 @kernel

@@ -41,6 +41,13 @@ class Parameter:
     low: float = 0.0
     high: float = math.inf
 
+    @property
+    def span(self) -> str:
+        """What it may be, in words; shares in parts of a hundred, as the default."""
+        unit = "%" if self.default.endswith("%") else ""
+        low, high = (f"{value / UNITS[unit]:g}{unit}" for value in (self.low, self.high))
+        return f"at least {low}" if math.isinf(self.high) else f"between {low} and {high}"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -80,9 +87,9 @@ class Question:
         for name, parameter in known.items():
             value = number(given.get(name, parameter.default))
             if not parameter.low <= value <= parameter.high:
-                raise BadQuestion(
-                    f"{name} must lie between {parameter.low:g} and {parameter.high:g}"
-                )
+                raise BadQuestion(f"{name} must be {parameter.span}")
+            if parameter.default.isdigit() and value != round(value):
+                raise BadQuestion(f"{name} must be a whole number")
             found[name] = value
         return found
 

@@ -92,6 +92,9 @@ def test_a_run_is_told_in_words(shoal: Any, scenario: str) -> None:
         (("ask", "delivr"), 2, "did you mean 'deliver'"),
         (("ask", "deliver", "size=much"), 2, "much"),
         (("ask", "deliver", "colour=3"), 2, "colour"),
+        (("ask", "deliver", "nat=200%"), 2, "nat must be between 0% and 100%"),
+        (("ask", "deliver", "machines=2.7"), 2, "machines must be a whole number"),
+        (("ask", "records", "session=0"), 2, "session must be at least 1"),
         (("--from-status",), 6, "shoal up"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from shoal.simulations import cluster as cluster_module
 from shoal.simulations.cluster import NoCluster, sweep_on_dask
 from shoal.simulations.running import run
-from shoal.simulations.scenario.model import LinkClass, Scenario, Swarm
+from shoal.simulations.scenario.model import LinkClass, Scenario, Swarm, Workload
 from shoal.simulations.scenario.reading import write
 from shoal.simulations.scenario.result import Result
 from shoal.simulations.sweep import Task, settings, tasks
@@ -63,7 +64,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         subprocess.Popen(
             [dask, "worker", "--scheduler-file", str(place), "--nthreads", "1", "--no-nanny",
              "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(tmp_path)],
-            **calm,
+            **calm, env={**os.environ, "TMPDIR": str(tmp_path)},
         )
         for _ in range(2)
     ]  # fmt: skip
@@ -101,6 +102,26 @@ def test_a_lost_worker_costs_only_the_tasks_that_it_had(tmp_path: Path, cluster:
     assert found == {seed: run(SMALL, seed).digest for seed in range(1, SEEDS + 1)}
 
 
+def test_tables_are_shared_by_file_and_removed(tmp_path: Path, cluster: Cluster) -> None:
+    grown = Scenario(name="grown", nodes=100, workload=Workload(lookups=10))
+    points = settings(grown, [("workload.lookups", ["10", "11"])])
+    todo = tasks(points, (1, 2))
+    made = len(list(tmp_path.iterdir()))
+    kept: set[str] = set()
+
+    def tell(task: Task, result: Result) -> None:
+        kept.update(path.parent.name for path in tmp_path.glob("shoal-tables-*/*/contacts.npy"))
+
+    outcome = sweep_on_dask(points, todo, tell, cluster.address, run)
+    assert len(kept) == 2  # of each seed once
+    assert {task: result.digest for task, result in outcome.done.items()} == {
+        task: run(points[task.setting].scenario, task.seed).digest for task in todo
+    }
+    assert not list(tmp_path.glob("shoal-tables-*"))
+    assert len(list(tmp_path.iterdir())) == made
+
+
+@pytest.mark.long
 def test_a_lost_scheduler_leaves_what_was_done(cluster: Cluster) -> None:
     points = settings(SMALL, [])
     todo = tasks(points, range(1, 101))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from shoal.simulations.model import run as model_run
 from shoal.simulations.model import warm
@@ -120,8 +122,8 @@ def test_a_full_shelf_drops_the_oldest_and_keeps_nothing_too_large(tmp_path: Pat
     shelf = Shelf(tmp_path, most_bytes=20_000)
     made = []
 
-    def row(number: int, length: int = 1000) -> np.ndarray:  # type: ignore[type-arg]
-        def make() -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def row(number: int, length: int = 1000) -> NDArray[Any]:
+        def make() -> dict[str, NDArray[Any]]:
             made.append(number)
             return {"row": np.full(length, number)}
 
