@@ -14,7 +14,11 @@ nodes: a tenth of the time)."""
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Let the collector look rarely: what a network is made of lives as long as it does."""
+    """Let the collector look rarely: what a network is made of lives as long as it does.
+
+    It looks once before, since a network that is done with hangs together and goes in no other way.
+    """
+    gc.collect()
     before = gc.get_threshold()
     gc.set_threshold(YOUNG, *before[1:])
     try:

@@ -19,7 +19,7 @@ from ..scenario.model import Churn
 from .compiled import Word, below, draw, entry, kernel, leading_zeros, share_of, whole
 from .growth import Upkeep, find_ourselves, grow, join, refresh
 from .ids import stream
-from .living import Living, ask_silent, forget
+from .living import SILENT_AFTER, Living, ask_silent, forget
 from .lookup import Rules
 from .network import ALIVE, SILENT, Net, status_of
 from .tables import bucket_range, members, nearest_nodes
@@ -200,7 +200,15 @@ class Lived:
 
 
 def live(
-    net: Net, churn: Churn, online: int, hours: float, seed: int, rules: Rules, refresh_every: float
+    net: Net,
+    churn: Churn,
+    online: int,
+    hours: float,
+    seed: int,
+    rules: Rules,
+    refresh_every: float,
+    *,
+    silent_after: float = SILENT_AFTER,
 ) -> Lived:
     """Grow a network of those online at the start, then let nodes come and go.
 
@@ -212,6 +220,8 @@ def live(
         seed: Decides who is there, and all times.
         rules: Of lookups.
         refresh_every: Seconds between two refreshes.
+        silent_after: Seconds without an answer after which a contact is asked (default: as the
+            shipped node).
     """
     total = len(net.ids)
     chance = stream(seed, "online")
@@ -220,7 +230,15 @@ def live(
     status[there] = ALIVE
     start = 2 * refresh_every
     net = net._replace(status=status, shares=(0.0, 0.0, 0.0, 0.0))
-    living, keep = grow(net, seed, rules, refresh_every=refresh_every, rounds=0, members=there)
+    living, keep = grow(
+        net,
+        seed,
+        rules,
+        refresh_every=refresh_every,
+        rounds=0,
+        members=there,
+        silent_after=silent_after,
+    )
     grown = int(keep.counters[0])
     turns = start + chance.exponential(churn.offline, total)
     turns[there] = start + time_left(churn, online, seed)

@@ -17,6 +17,7 @@ from .compiled import Word, below, draw, entry, kernel, whole
 from .ids import stream
 from .living import (
     MAX_PREFIX_BITS,
+    SILENT_AFTER,
     SUB_PREFIX_BITS,
     Living,
     answered,
@@ -185,6 +186,7 @@ def grow(
     refresh_every: float = 600.0,
     rounds: int = 1,
     members: NDArray[np.int64] | None = None,
+    silent_after: float = SILENT_AFTER,
 ) -> tuple[Living, Upkeep]:
     """Grow the tables of a network.
 
@@ -195,8 +197,9 @@ def grow(
         refresh_every: Seconds between two looks into a bucket.
         rounds: Rounds of upkeep of all nodes when everybody has joined.
         members: Who joins; all unless given.
+        silent_after: Seconds without an answer after which a contact is asked.
     """
-    living = empty_tables(net)
+    living = empty_tables(net, silent_after)
     keep = make_upkeep(net.k, rules or Rules(), refresh_every)
     who = np.arange(len(net.ids), dtype=np.int64) if members is None else members
     order = stream(seed, "joins").permutation(who)

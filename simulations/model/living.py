@@ -46,9 +46,11 @@ class Living(NamedTuple):
     """How many wait for each bucket of a node."""
     looked: NDArray[np.float64]
     """When a key of each bucket was last looked up."""
+    silent_after: float
+    """Seconds without an answer after which a contact is asked whether it lives."""
 
 
-def empty_tables(net: Net) -> Living:
+def empty_tables(net: Net, silent_after: float = SILENT_AFTER) -> Living:
     """Return the network with tables in which nobody is yet."""
     count = len(net.ids)
     buckets = count.bit_length() + SPARE_BUCKETS
@@ -67,6 +69,7 @@ def empty_tables(net: Net) -> Living:
         np.zeros(room, np.int32),
         np.zeros((count, buckets), np.uint8),
         np.full((count, buckets), -np.inf),
+        silent_after,
     )
 
 
@@ -195,7 +198,10 @@ def answered(living: Living, node: int, peer: int, now: float, spread: bool) -> 
         net.counts[node, bucket] = count + 1
         return 0
     _wait(living, node, bucket, peer)
-    if now - np.float64(living.heard_at[first]) >= SILENT_AFTER or living.failures[first] > 0:
+    if (
+        now - np.float64(living.heard_at[first]) >= living.silent_after
+        or living.failures[first] > 0
+    ):
         ask(living, node, whole(net.contacts[first]), now)
         return 1
     return 0
@@ -229,7 +235,7 @@ def failed(living: Living, node: int, peer: int, now: float) -> None:
         living.failures[at] = living.failures[at - 1]
     net.contacts[first] = living.waiting[first + waits - 1]
     living.waits[node, bucket] = waits - 1
-    living.heard_at[first] = now - SILENT_AFTER
+    living.heard_at[first] = now - living.silent_after
     living.failures[first] = 0
 
 
@@ -257,7 +263,7 @@ def ask_silent(living: Living, node: int, now: float) -> int:
         for _ in range(turns):
             if place >= first + whole(net.counts[node, bucket]):
                 break
-            if now - np.float64(living.heard_at[place]) < SILENT_AFTER:
+            if now - np.float64(living.heard_at[place]) < living.silent_after:
                 place += 1
                 continue
             asked += 1

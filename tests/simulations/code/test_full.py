@@ -45,6 +45,22 @@ def test_whole_nodes_find_and_fetch() -> None:
     assert len(found.tables[EDGES]["source"]) == 30
 
 
+@pytest.mark.long
+def test_three_hundred_whole_nodes_share_find_and_fetch() -> None:
+    nodes = 300
+    work = Workload(lookups=2 * nodes, contents=nodes // 10, fetches=nodes // 3)
+    found = run(replace(BASE, nodes=nodes, latency=Latency("world"), workload=work), 1)
+    assert found.summary["online"] == nodes
+    assert found.summary["lookups"] == 2 * nodes
+    assert found.summary["fetches"] == nodes // 3
+    assert found.summary["fetch_success"] == 1.0
+    lookups, contacts = found.summary["lookup_success"], found.summary["contacts_mean"]
+    assert isinstance(lookups, float)
+    assert lookups >= 0.99
+    assert isinstance(contacts, float)
+    assert contacts > 50.0
+
+
 SCRIPT = """
 import sys
 from shoal.simulations.scenario.reading import parse
