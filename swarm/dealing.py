@@ -1,8 +1,8 @@
 """Whom a content's swarm serves, and what a single seed shows to whom.
 
 It drives the upload slots (`slots.py`) and super-seeding (`offers.py`): nothing of either happens
-while few peers are here. A plain object: frames are queued on links, and `tick` is to be called
-four times a second while `undecided`.
+while few peers are here. A plain object: frames are queued on links; `tick` is to be called
+four times a second while `undecided`, and `drained` whenever bytes have left.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .offers import FEWEST_PIECES, MAX_PIECES, Draw, Offers
 from .ranges import ranges_of, runs_of
 from .slots import Slots
 from .source import Source
-from .uplink import Lane
+from .uplink import Lane, Uplink
 from .upload import Upload
 
 TICK_SECONDS = 0.25
@@ -39,6 +39,15 @@ TICK_SECONDS = 0.25
 
 UNREAD_SECONDS = 8.0
 """A peer that takes nothing of what is sent to it for so long keeps no slot from others."""
+
+ACCEPT_SECONDS = 0.25
+ACCEPT_PART = 1 / 3
+"""Somebody's turn begins when the line has only so much more to send of what it has accepted: what
+it carries in that time, or this part of a piece. Whoever waits longer with a request could have
+got that piece elsewhere meanwhile, and chose it with older knowledge."""
+
+ACCEPT_PIECES = 2
+"""Pieces that a peer waits for which count as accepted at most."""
 
 MAX_RANGES = 1024
 """Ranges in one Have of ours."""
@@ -86,6 +95,7 @@ class Dealer:
 
     Args:
         swarm: Whose pieces are dealt.
+        uplink: The line that carries them.
         rate: Returns how many bytes a second we can send; None = not known, or more than enough.
         random: Returns the random source for offers.
         wake: Called when `undecided` has become true.
@@ -94,11 +104,13 @@ class Dealer:
     def __init__(
         self,
         swarm: Dealt,
+        uplink: Uplink,
         rate: Callable[[], float | None],
         random: Callable[[], Draw],
         wake: Callable[[], None],
     ) -> None:
         self._swarm = swarm
+        self._uplink = uplink
         self._random = random
         self._wake = wake
         self._slots = Slots()
@@ -223,6 +235,11 @@ class Dealer:
 
     # Deciding
 
+    def drained(self, now: float) -> None:
+        """Bytes have left: somebody's turn may begin."""
+        if self._slots.crowded and not self._full(now):
+            self._turns(now)
+
     def tick(self, now: float) -> None:
         """Decide anew, if it is time."""
         self._turns(now)
@@ -247,11 +264,23 @@ class Dealer:
         ours = self._swarm.held_bits() if (self._swarm.pieces or 0) <= CHUNK_BITS else None
         lacking = [link.source.name for link in links if _lacks(link, ours)]
         held = {link.source.name: _held(link) for link in links}
-        choked, unchoked = self._slots.take_turns(now, busy, lacking, held)
+        full = self._full(now)
+        choked, unchoked = self._slots.take_turns(now, busy, lacking, held, full=full)
         for link in links:
             if link.source.name in choked:
                 self._choke(link)
         self._unchoke(unchoked, now)
+
+    def _full(self, now: float) -> bool:
+        """Return whether the line has enough to do with what was asked for already."""
+        uplink, rate = self._uplink, self._rate()
+        if rate is None and uplink.quick:
+            return False
+        load: float = uplink.load(now)
+        for link in self._swarm.dealt_links():
+            if link.upload and link.upload.waiting and uplink.takes(link.lane, now):
+                load += min(ACCEPT_PIECES, link.upload.waiting) * self._piece
+        return load > (max(rate * ACCEPT_SECONDS, self._piece * ACCEPT_PART) if rate else 0)
 
     def _choke(self, link: DealtLink) -> None:
         link.choking = True

@@ -43,6 +43,9 @@ REFUSED_SECONDS: Final = 10.0
 MAX_REJECTS: Final = 8
 """Requests in a row that a peer may reject before it is left alone for a while."""
 
+TICK_SECONDS: Final = 0.25
+"""How often drivers are to call `late`, and ask everybody for more."""
+
 DUE_SECONDS: Final = 1 / 64
 """How often it is counted anew at most when the requests of a peer that sends are late."""
 

@@ -32,7 +32,7 @@ TURN_SECONDS: Final = 2.0
 LONGEST_TURN: Final = 20.0
 """Seconds after which it is over, whatever it brought."""
 
-IDLE_SECONDS: Final = 0.5
+IDLE_SECONDS: Final = 0.25
 """A peer that asks for nothing for so long loses its slot while others wait."""
 
 NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
@@ -132,6 +132,8 @@ class Slots:
         busy: Collection[str],
         lacking: Collection[str],
         held: Mapping[str, int] = NOTHING,
+        *,
+        full: bool = False,
     ) -> tuple[list[str], list[str]]:
         """Decide anew.
 
@@ -140,6 +142,7 @@ class Slots:
             busy: Peers with something asked for and not sent.
             lacking: Peers that lack something that we hold; no others get a slot.
             held: How many pieces peers hold, as far as that is known.
+            full: The line has enough to do with what it has accepted: nobody's turn begins yet.
 
         Returns:
             Whom to choke, and whom to unchoke.
@@ -154,7 +157,7 @@ class Slots:
         active.sort(key=lambda name: peers[name].since)
         if waiting:
             for name in [name for name in active if self._is_over(name, now)]:
-                if name not in busy or len(active) >= self.most:
+                if full or name not in busy or len(active) >= self.most:
                     self._set(name, False, now)
                     active.remove(name)
                     waiting.append(name)
@@ -163,7 +166,7 @@ class Slots:
         for name in reversed(excess[max(0, len(excess) - max(0, len(asking) - self.most)) :]):
             self._set(name, False, now)  # the line is slower than was thought
             active.remove(name)
-        while len(active) < self.most and waiting:
+        while len(active) < self.most and waiting and not full:
             if len(self.served) >= SLOTS:
                 idle = [n for n, peer in peers.items() if peer.served and n not in active]
                 if not idle:

@@ -2,10 +2,9 @@
 
 Whoever sends eight pieces at a time on a slow line makes each take eight times as long, and nobody
 can pass a piece on before it has all of it: a crowd then waits eight times as long at every hop. So
-only so much is queued on all streams together as the line carries in half a second (one piece at
-least), and streams take turns by pieces. Receivers may be slower than the line: now and then one
-stream more is sent to, and that is kept up if more goes through. One that does not read counts for
-nothing.
+the next piece is queued when little of the last one is left, on whichever stream, and streams take
+turns by pieces. Receivers may be slower than the line: now and then one stream more is sent to, and
+that is kept up if more goes through. One that does not read counts for nothing.
 
 The line's rate is what left while something was queued all the time that peers had room for. A line
 that is always quicker than its node has none, and then only each stream's own bound counts.
@@ -18,11 +17,22 @@ from collections.abc import Callable
 from typing import Final
 
 AHEAD_SECONDS: Final = 0.5
-"""Of its rate that is queued on a stream, or on the line; the rest can still be cancelled."""
+"""Of its rate that is queued on a stream; the rest can still be cancelled."""
 
-LEAST_AHEAD: Final = 256 << 10
+LEAST_AHEAD: Final = 64 << 10
 MOST_AHEAD: Final = 3 << 20
 """Bytes of pieces queued on a stream."""
+
+NEXT_SECONDS: Final = 0.02
+NEXT_BYTES: Final = 64 << 10
+"""The next piece is queued when so much of the line's rate, or what a connection seals at a time,
+is left of those before it."""
+
+SLOW_TIMES: Final = 4
+"""A stream that takes so many times as long for a piece as the line does leaves it to others."""
+
+SLOWEST: Final = 16 << 10
+"""Bytes a second that a line is taken for while its rate is not known."""
 
 PACE_SECONDS: Final = 0.25
 """How often rates are measured."""
@@ -69,7 +79,7 @@ class Lane:
 
     __slots__ = (
         *("_ahead", "_at", "_gone", "granted", "held_up", "moved_at", "queued", "rate", "sent"),
-        "wake",
+        *("slow_at", "wake"),
     )
 
     def __init__(
@@ -87,6 +97,8 @@ class Lane:
         """Bytes a second that it takes; None = as many as come."""
         self.moved_at = 0.0
         """When bytes left last."""
+        self.slow_at = 0.0
+        """When the last piece should have left, however slow its peer is."""
         self._ahead = 1 << 20
         self._at = 0.0
         self._gone = 0
@@ -161,6 +173,8 @@ class Uplink:
         alone = all(other is lane for other in self._busy)
         if alone and (self._from < 0 or now > self._from + IDLE_SECONDS):
             self._from, self._gone, self._broke = now, self._sent, False
+        ahead = count + sum(other.queued() for other in self._busy)
+        lane.slow_at = now + max(STILL_SECONDS, SLOW_TIMES * ahead / (self.rate or SLOWEST))
         lane.sent += count
         self._sent += count
         self._busy[lane] = None
@@ -171,6 +185,24 @@ class Uplink:
         if self.rate is None:
             return MOST_AHEAD if self._quick else LEAST_AHEAD
         return int(self.rate * AHEAD_SECONDS)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is taken to be quicker than its node."""
+        return self.rate is None and self._quick
+
+    def load(self, now: float) -> int:
+        """Return how many bytes are queued on the lanes that keep up with the line."""
+        return sum(lane.queued() for lane in self._moving(now) if self._keeps_up(lane, now))
+
+    def takes(self, lane: Lane, now: float) -> bool:
+        """Return whether the line is what a lane waits for, and not its peer."""
+        if not lane.queued():
+            return True
+        return self._keeps_up(lane, now) and lane in self._moving(now)
+
+    def _keeps_up(self, lane: Lane, now: float) -> bool:
+        return now < lane.slow_at
 
     def leave(self, lane: Lane, now: float) -> None:
         """A lane has nothing to send for now."""
@@ -207,10 +239,13 @@ class Uplink:
         if any(other.granted for other in self._busy):
             return False  # it queues its piece any moment
         if rate is None:
-            return sum(other.queued() for other in self._moving(now)) < LEAST_AHEAD
+            return sum(other.queued() for other in self._moving(now)) < NEXT_BYTES
         moving = self._moving(now)
-        if sum(other.queued() for other in moving) < rate * AHEAD_SECONDS:
+        little = max(NEXT_BYTES, rate * NEXT_SECONDS)
+        if sum(other.queued() for other in moving) < little:
             return True
+        if lane in moving and lane.queued() >= little:
+            return False
         width = self._width + (self._grants % PROBE_EVERY == 0)
         return sum(other is not lane for other in moving) < width
 

@@ -22,6 +22,7 @@ from ...storage.reader import CopyReader
 from ...swarm.bitfield import frame_of
 from ...swarm.dealing import TICK_SECONDS, Dealer
 from ...swarm.ranges import ranges_of, runs_of
+from ...swarm.telling import Telling
 from ...swarm.upload import Upload
 from ...wire.errors import ContentRefused, PeerFault
 from ...wire.ids import Cid, PeerId
@@ -45,9 +46,6 @@ SMALL_BYTES = 1 << 20
 
 UPLINK_SECONDS = 0.5
 """How often a link that waits for the line looks again: a stream that stands wakes nobody."""
-
-TELL_SECONDS = 0.1
-"""Pieces that are written within so long are told together."""
 
 NODES_AHEAD = 512 * 1024
 """Bytes of index nodes queued on a stream."""
@@ -96,10 +94,14 @@ class ContentSwarm:
         """Copies by id, with the pieces that each holds."""
         random = transfers.environment.random
         self.dealer = Dealer(
-            self, self._up_rate, lambda: random.stream(f"offers {cid}"), self._deal_on
+            self,
+            transfers.uplink,
+            self._up_rate,
+            lambda: random.stream(f"offers {cid}"),
+            self._deal_on,
         )
         self._dealing = False
-        self._untold: list[int] = []
+        self._telling = Telling()
         self._tables: OrderedDict[int, PieceTable] = OrderedDict()
         self._loading = trio.Lock()
         self.loaded = False
@@ -159,17 +161,19 @@ class ContentSwarm:
         holding = self.holdings.get(copy_id)
         if holding is None:
             return
-        if not self._untold:
-            self.transfers.later(self._tell_soon)
         for piece in pieces:
             holding.bits[piece] = 1
         holding.unsynced.update(pieces)
-        self._untold += pieces
+        now = trio.current_time()
+        at = self._telling.add(pieces, now)
+        if at is not None and at <= now:
+            self._tell(self._telling.take(now), True)
+        elif at is not None:
+            self.transfers.later(self._tell_at, at)
 
-    async def _tell_soon(self) -> None:
-        await trio.sleep(TELL_SECONDS)
-        pieces, self._untold = self._untold, []
-        self._tell(ranges_of(sorted(set(pieces))), True)
+    async def _tell_at(self, at: float) -> None:
+        await trio.sleep_until(at)
+        self._tell(self._telling.take(trio.current_time()), True)
 
     def committed(self, copy_id: int, pieces: Sequence[int]) -> None:
         """Take note that a copy holds these pieces durably now, and tell peers."""
@@ -192,8 +196,7 @@ class ContentSwarm:
         for piece in lost:
             holding.bits[piece] = 0
         holding.unsynced.difference_update(lost)
-        gone = set(lost)
-        self._untold = [piece for piece in self._untold if piece not in gone]
+        self._telling.drop(lost)
         self._tell_changes(before & ~self.held_bits(), False)
 
     def _tell_changes(self, changed: bitarray, held: bool) -> None:
@@ -360,7 +363,12 @@ class ContentSwarm:
         limit = self.transfers.limits.up
         uplink, lane = self.transfers.uplink, link.lane
         turn = Turn(limit, self.cid, link.peer, lambda: link.work.set())
-        link.stream.on_drained = lambda: uplink.look(trio.current_time())
+
+        def drained() -> None:
+            uplink.look(trio.current_time())
+            self.dealer.drained(trio.current_time())
+
+        link.stream.on_drained = drained
         try:
             while not link.closed.is_set():
                 link.work = trio.Event()

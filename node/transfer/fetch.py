@@ -17,7 +17,7 @@ from ...storage.errors import DiskFull, StorageError
 from ...storage.finish import Links
 from ...storage.model import UNKNOWN_LENGTH, Copy, Finished, PieceTable
 from ...storage.writer import CopyWriter
-from ...swarm.download import Download
+from ...swarm.download import TICK_SECONDS, Download
 from ...swarm.picker import Order
 from ...swarm.source import Drop
 from ...wire.errors import ContentRefused, PeerFault
@@ -36,9 +36,6 @@ from .waiting import Rate
 
 if TYPE_CHECKING:
     from .transfers import Transfers
-
-TICK_SECONDS = 0.25
-"""How often late requests and idle peers are looked for."""
 
 BAN_SECONDS = 24 * 3600.0
 """How long nothing of a content is taken from a peer that sent a wrong piece of it."""

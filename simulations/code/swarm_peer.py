@@ -13,10 +13,10 @@ from bitarray.util import zeros
 
 from ...swarm.dealing import TICK_SECONDS as DEAL_SECONDS
 from ...swarm.dealing import Dealer, have_frames
-from ...swarm.download import Download
+from ...swarm.download import TICK_SECONDS, Download
 from ...swarm.picker import Order
-from ...swarm.ranges import ranges_of
 from ...swarm.source import Drop, Source
+from ...swarm.telling import Telling
 from ...swarm.uplink import Lane, Uplink
 from ...swarm.upload import Upload
 from ...wire.swarm import (
@@ -35,12 +35,6 @@ from ...wire.swarm import (
 from ..randomness import SeededRandom
 from .events import Events
 from .swarm_lines import FRAME, Line, Part, Way
-
-TICK_SECONDS: Final = 0.25
-"""As in `node/transfer/fetch.py`."""
-
-TELL_SECONDS: Final = 0.1
-"""As in `node/transfer/saver.py`."""
 
 POOL_BYTES: Final = 64 << 20
 """As in `node/transfer/pool.py`."""
@@ -149,11 +143,15 @@ class Peer:
         self._chance = chance
         self._note = note
         self._memory = Memory()
-        self._unsaved: list[int] = []
+        self._telling = Telling()
         self._dealing = False
         self.uplink = Uplink()
         self.dealer = Dealer(
-            self, lambda: self.uplink.rate, lambda: self._stream("offers"), self._deal_on
+            self,
+            self.uplink,
+            lambda: self.uplink.rate,
+            lambda: self._stream("offers"),
+            self._deal_on,
         )
         if order is None:
             self.held.setall(1)
@@ -288,11 +286,12 @@ class Peer:
         engine.verified(piece.index)
         self.given[link.source.name] = self.given.get(link.source.name, 0) + piece.length
         self._note(now, "piece", link.other.name, self.name, piece.index)
-        self._unsaved.append(piece.index)
-        if engine.over:
-            self._save()
-        elif len(self._unsaved) == 1:
-            self._events.after(TELL_SECONDS, self._save)
+        self.held[piece.index] = 1
+        at = self._telling.add([piece.index], now)
+        if engine.over or (at is not None and at <= now):
+            self._tell()
+        elif at is not None:
+            self._events.at(at, self._tell)
 
     def _verify(self, link: Link, index: int) -> None:
         if not self.content.data:
@@ -303,12 +302,8 @@ class Peer:
             raise AssertionError(f"{link.other.name} sent a wrong piece {index}")
         self.store[index] = data
 
-    def _save(self) -> None:
-        pieces, self._unsaved = self._unsaved, []
-        if not pieces:
-            return
-        self.held[pieces] = 1
-        ranges = ranges_of(sorted(pieces))
+    def _tell(self) -> None:
+        ranges = self._telling.take(self._events.now)
         for link in self.links.values():
             for frame in have_frames(ranges):
                 link.send(frame)
@@ -375,6 +370,7 @@ class Peer:
     def drained(self) -> None:
         """Bytes have left."""
         self.uplink.look(self._events.now)
+        self.dealer.drained(self._events.now)
 
     # Dealing
 

@@ -75,6 +75,18 @@ def test_a_turn_is_over_with_its_share_and_not_before() -> None:
     assert slots.take_turns(1.0, busy, everybody) == (["0"], ["2"])
 
 
+def test_no_turn_begins_while_the_line_has_enough_to_do() -> None:
+    slots = Slots()
+    slots.measured(100.0, PIECE)
+    for name in names_of(3):
+        slots.wants(name, 0.0)
+    everybody, busy = names_of(3), ["0"]
+    slots.got("0", PIECE, 1.0)
+    assert slots.take_turns(1.0, busy, everybody, full=True) == (["0"], [])
+    assert slots.take_turns(1.1, busy, everybody, full=True) == ([], [])
+    assert "2" in slots.take_turns(1.2, [], everybody)[1]
+
+
 def test_a_turn_in_which_nothing_comes_through_ends_some_time() -> None:
     slots = Slots()
     slots.measured(100.0, PIECE)
