@@ -112,6 +112,24 @@ def test_the_same_seed_gives_the_same_in_plain_python_and_in_another_process() -
     assert swarm.run(small, 6).digest != one
 
 
+def from_a_seed_alone(down: float, piece_bytes: int, pieces: int) -> list[float]:
+    """Return when eight leechers that pass nothing on have everything, in turn."""
+    links = (LinkClass("seed", 1e6, 1e6), LinkClass("mute", 1e-3, down))
+    scenario = changed(links, leechers=8, pieces=pieces, piece_bytes=piece_bytes)
+    completed = np.asarray(swarm.run(scenario, 1).tables[COMPLETIONS]["completed"], float)
+    return [float(time) for time in np.sort(completed)]
+
+
+def test_a_line_sends_one_piece_after_the_other() -> None:
+    times = from_a_seed_alone(1e9, 1_000_000, 1)
+    assert times == pytest.approx([1, 2, 3, 4, 5, 6, 7, 8])
+
+
+def test_a_line_sends_more_at_a_time_to_receivers_that_are_slower() -> None:
+    # Each takes a quarter of what the seed can send: four at a time fill its line.
+    assert 8.0 <= from_a_seed_alone(2.5e5, 250_000, 4)[-1] < 11.0
+
+
 def test_rarest_first_beats_random_pieces() -> None:
     fields: dict[str, Any] = {"slots": 1, "rotate": 1.0, "leechers": 100, "neighbours": 40}
     rarest = mean_last(changed(**fields))
