@@ -69,7 +69,7 @@ PACKET_BYTES, ID_BYTES = 20, 4
 BUDGET: Final = 10.0
 """Bytes a second and node."""
 REFRESH: Final = 3600.0
-"""Seconds between two refreshes of a bucket: the longest of the published sweep."""
+"""Seconds between two refreshes of a bucket: rare, as the source finds them nearly useless."""
 PATIENT: Final = "contacts asked after 43 min: "
 
 
