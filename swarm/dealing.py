@@ -43,7 +43,7 @@ UNREAD_SECONDS = 8.0
 ACCEPT_SECONDS = 0.25
 ACCEPT_PART = 1 / 3
 """Somebody's turn begins when the line has only so much more to send of what it has accepted: what
-it carries in that time, or this part of a piece. Whoever waits longer with a request could have
+it carries in that time, and this part of a piece. Whoever waits longer with a request could have
 got that piece elsewhere meanwhile, and chose it with older knowledge."""
 
 ACCEPT_PIECES = 2
@@ -280,7 +280,7 @@ class Dealer:
         for link in self._swarm.dealt_links():
             if link.upload and link.upload.waiting and uplink.takes(link.lane, now):
                 load += min(ACCEPT_PIECES, link.upload.waiting) * self._piece
-        return load > (max(rate * ACCEPT_SECONDS, self._piece * ACCEPT_PART) if rate else 0)
+        return load > (rate * ACCEPT_SECONDS + self._piece * ACCEPT_PART if rate else 0)
 
     def _choke(self, link: DealtLink) -> None:
         link.choking = True

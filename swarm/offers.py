@@ -59,6 +59,11 @@ class _Peer:
         self.grew_at = now
         """When it last held more than before."""
 
+    def awaits(self, piece: int) -> bool:
+        """Return whether it was offered a piece and may still ask for it."""
+        busy = piece in self.asked or piece in self.sent
+        return bool(self.offered[piece]) and not busy and not self.bits.has(piece)
+
     def look(self) -> None:
         """Forget what it holds by now."""
         for pieces in (self.open, self.asked, self.sent):
@@ -115,7 +120,7 @@ class Offers:
         self._fresh[first : first + count] = 0
         taken: dict[str, list[int]] = {}
         for other_name, other in self._peers.items():
-            both = sorted(other.open.intersection(pieces))
+            both = [piece for piece in pieces if other.awaits(piece)]
             if both:
                 other.open.difference_update(both)
                 other.offered[both] = 0

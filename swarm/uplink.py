@@ -23,10 +23,10 @@ LEAST_AHEAD: Final = 64 << 10
 MOST_AHEAD: Final = 3 << 20
 """Bytes of pieces queued on a stream."""
 
-NEXT_SECONDS: Final = 0.02
+NEXT_SECONDS: Final = 0.05
 NEXT_BYTES: Final = 64 << 10
-"""The next piece is queued when so much of the line's rate, or what a connection seals at a time,
-is left of those before it."""
+"""The next piece is queued when no more is left of those before it than a connection seals at a
+time (`BATCH_SECONDS` of its rate in `node/net/pump.py`, 64 KiB at least)."""
 
 SLOW_TIMES: Final = 4
 """A stream that takes so many times as long for a piece as the line does leaves it to others."""

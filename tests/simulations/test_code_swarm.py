@@ -129,7 +129,7 @@ def test_a_picker_without_rarity_is_found_out(monkeypatch: pytest.MonkeyPatch) -
 def test_a_choker_that_never_rotates_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = replace(scenario(12, 32, 64 << 10, neighbours=12), duration=500.0)
     right = ratio(wanted, 1)
-    monkeypatch.setattr(Slots, "take_turns", lambda *_: ([], []))
+    monkeypatch.setattr(Slots, "take_turns", lambda *_, **__: ([], []))
     wrong = run(wanted, 1).summary["ratio"]
     assert wrong is None or (isinstance(wrong, float) and wrong > 1.15 * right)
 

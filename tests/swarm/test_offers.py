@@ -50,6 +50,23 @@ def test_who_is_busy_is_not_offered_more() -> None:
     assert offers.next("a", 100.0) == []
 
 
+def test_a_piece_that_somebody_asked_for_is_taken_from_all_who_were_offered_it() -> None:
+    offers = Offers(16, random.Random(1))
+    for name in ("a", "b"):
+        offers.join(name, lacking(16), 0.0)
+    now, both = 0.0, set[int]()
+    shown: dict[str, set[int]] = {"a": set(), "b": set()}
+    while not both:  # none of it is asked for, so in the end both see the same
+        for name, pieces in shown.items():
+            pieces.update(offers.next(name, now))
+        both = shown["a"] & shown["b"]
+        now += IGNORED_SECONDS
+    offers.next("b", now)  # what it ignored is not what it will be asked about next
+    piece = min(both)
+    assert offers.asked("a", piece, 1, now) == {"b": [piece]}
+    assert offers.hides("b", piece, 1)
+
+
 def test_who_wants_none_of_it_is_soon_offered_everything() -> None:
     offers = Offers(1000, random.Random(1))
     offers.join("a", lacking(1000), 0.0)
