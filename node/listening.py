@@ -44,7 +44,7 @@ async def listen(host: Host, config: Config, purpose: Purpose) -> list[str]:
                 notices.append(f"the port of {text} is in use: another one was taken")
     if not opened and last is not None:
         raise Refused(_cannot_listen(", ".join(texts), last))
-    if not explicit and host.quic is not None:
+    if not explicit and host.uses_quic:
         await _listen_quic(host)
     return notices
 

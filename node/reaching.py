@@ -115,7 +115,7 @@ class Reaching:
             self.mapper.state if self.mapper is not None else None,
             Counter(connection.path for connection in host.connections()),
             self._node.dht.statistics().contacts,
-            None if find_spec("qh3") is None else host.quic is not None,
+            None if find_spec("qh3") is None else host.uses_quic,
             sum(connection.transport == "quic" for connection in host.connections()),
         )
 

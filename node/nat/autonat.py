@@ -235,7 +235,7 @@ class AutoNatServer:
         """Return whether we dial an address for others: only what all of the world may dial."""
         if addr is None or is_relayed(addr) or place_of(addr) is None:
             return False
-        if is_quic(addr) and self._host.quic is None:
+        if is_quic(addr) and not self._host.uses_quic:
             return False
         ours = addr in self._host.told_addrs()
         return scope_of(addr) is Scope.GLOBAL and not ours

@@ -338,8 +338,7 @@ class Puncher:
                 await self._quic.knock(addr)
 
         async def one(addr: Multiaddr) -> None:
-            usable = host.quic if is_quic(addr) else host.maker.listening_port(addr)
-            if usable is None:
+            if not (host.uses_quic if is_quic(addr) else host.maker.listening_port(addr)):
                 return
             try:
                 self._knock()

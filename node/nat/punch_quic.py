@@ -55,7 +55,7 @@ class QuicPunch:
 
     async def show(self, relayed: Connection) -> None:
         """Let others see our UDP port, the relay of this connection first."""
-        if self._host.quic is None:
+        if not self._host.uses_quic:
             return
         with trio.move_on_after(SHOW_SECONDS):
             async with trio.open_nursery() as nursery:

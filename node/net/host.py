@@ -117,23 +117,33 @@ class Host:
         self._nursery: trio.Nursery | None = None
         self._closing = False
         self._budgets = Budgets(environment.run_blocking, self._roster.relieve)
-        self.quic = self._make_quic()
-        """QUIC; None = TCP alone."""
+        there = environment.datagrams is not None and find_spec("qh3") is not None
+        self.uses_quic = there and self.config.quic
+        """Whether QUIC is used beside TCP."""
+        self._quic: QuicTransport | None = None
         self._identify = Identify(self, self.config.agent)
         self._identify.serve()
 
-    def _make_quic(self) -> QuicTransport | None:
-        datagrams = self.environment.datagrams
-        if datagrams is None or not self.config.quic or find_spec("qh3") is None:
-            return None
-        from .quic.transport import QuicTransport  # its library takes a while to import
+    @property
+    def quic(self) -> QuicTransport | None:
+        """QUIC, made when it is asked for: its library takes 80 ms and 6 MiB; None = TCP alone."""
+        if self._quic is None and self.uses_quic:
+            from .quic.transport import QuicTransport
 
-        def count(reason: str) -> None:
-            self.faults[reason] += 1
+            def count(reason: str) -> None:
+                self.faults[reason] += 1
 
-        return QuicTransport(
-            self.environment, datagrams, self.identity, self._budgets.shared, count
-        )
+            assert self.environment.datagrams is not None
+            self._quic = QuicTransport(
+                self.environment,
+                self.environment.datagrams,
+                self.identity,
+                self._budgets.shared,
+                count,
+            )
+            if self._nursery is not None:
+                self._quic.begin(self._nursery.start_soon)
+        return self._quic
 
     # Life
 
@@ -153,8 +163,8 @@ class Host:
                 await self.listen(addr)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if self.quic is not None:
-                    self.quic.begin(nursery.start_soon)
+                if self._quic is not None:
+                    self._quic.begin(nursery.start_soon)
                 for listener in self._listeners:
                     nursery.start_soon(self.maker.accept, listener, nursery)
                 nursery.start_soon(self._identify.push_changes)
@@ -166,8 +176,8 @@ class Host:
             with trio.CancelScope(shield=True):
                 for listener in self._listeners:
                     await listener.aclose()
-                if self.quic is not None:
-                    self.quic.close()
+                if self._quic is not None:
+                    self._quic.close()
 
     async def listen(self, addr: Multiaddr) -> None:
         """Listen on one more address, before or while `run` runs.

@@ -89,7 +89,7 @@ class Maker:
         if is_relayed(addr):
             return self.circuits is not None
         if is_quic(addr):
-            return self._host.quic is not None
+            return self._host.uses_quic
         return self._host.environment.transport.can_dial(addr)
 
     async def dial(self, addr: Multiaddr, expected: PeerId | None) -> Connection:
