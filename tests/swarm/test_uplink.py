@@ -42,7 +42,7 @@ def test_the_second_piece_waits_for_the_first_before_the_rate_is_known() -> None
     one, other = busy(uplink)
     assert not uplink.may_send(other.lane, 0.0)
     one.drain(PIECE - NEXT_BYTES, 0.1)
-    assert not other.woken
+    assert other.woken == 0
     one.drain(1, 0.11)
     assert other.woken == 1
     assert uplink.may_send(other.lane, 0.11)
