@@ -244,7 +244,8 @@ class Uplink:
         little = max(NEXT_BYTES, rate * NEXT_SECONDS)
         if sum(other.queued() for other in moving) < little:
             return True
-        if lane in moving and lane.queued() >= little:
+        others_wait = any(other is not lane for other in self._waiting)
+        if others_wait and lane in moving and lane.queued() >= little:
             return False
         width = self._width + (self._grants % PROBE_EVERY == 0)
         return sum(other is not lane for other in moving) < width

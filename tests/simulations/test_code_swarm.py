@@ -49,7 +49,7 @@ def ratio(wanted: Scenario, seed: int) -> float:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_small_crowd_on_slow_lines_comes_near_to_the_bound(seed: int) -> None:
     """Kumar & Ross 2006: T = max(F / d, F / u_seed, L F / (u_seed + L u))."""
-    assert 1.0 <= ratio(scenario(12, 128, 32 << 10, neighbours=12), seed) <= 1.25
+    assert 1.0 <= ratio(scenario(12, 128, 32 << 10, neighbours=12), seed) <= 1.2
 
 
 def test_nobody_completes_faster_than_the_slowest_line_lets_it() -> None:
@@ -127,7 +127,8 @@ def test_a_picker_without_rarity_is_found_out(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_choker_that_never_rotates_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = replace(scenario(12, 32, 64 << 10, neighbours=12), duration=500.0)
+    # Few neighbours: with many, those that are let in first serve the others in time.
+    wanted = replace(scenario(24, 24, 64 << 10, neighbours=4), duration=500.0)
     right = ratio(wanted, 1)
     monkeypatch.setattr(Slots, "take_turns", lambda *_, **__: ([], []))
     wrong = run(wanted, 1).summary["ratio"]

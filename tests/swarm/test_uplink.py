@@ -42,22 +42,26 @@ def test_the_second_piece_waits_for_the_first_before_the_rate_is_known() -> None
     one, other = busy(uplink)
     assert not uplink.may_send(other.lane, 0.0)
     one.drain(PIECE - NEXT_BYTES, 0.1)
-    assert not other.woken
+    assert other.woken == 0
     one.drain(1, 0.11)
     assert other.woken == 1
     assert uplink.may_send(other.lane, 0.11)
 
 
-def test_no_stream_queues_two_pieces_while_its_first_one_leaves() -> None:
+def test_no_stream_queues_two_pieces_while_others_wait() -> None:
     uplink = Uplink()
-    one, rate = Stream(uplink), 2e6
+    one, other, rate = Stream(uplink), Stream(uplink), 2e6
     assert uplink.may_send(one.lane, 0.0)
     one.queue(0.0, 1 << 20)
     assert not uplink.may_send(one.lane, 0.0)
+    assert not uplink.may_send(other.lane, 0.0)
     one.drain(int(rate * 0.3), 0.3)
     assert uplink.rate is not None
     assert not one.lane.full
     assert not one.lane.granted
+    uplink.leave(other.lane, 0.3)
+    uplink.look(0.3)
+    assert one.lane.granted
 
 
 def test_who_takes_much_longer_than_the_line_does_not_count_as_its_load() -> None:
