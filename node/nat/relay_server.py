@@ -75,8 +75,9 @@ DAY_SECONDS = 24 * 3600.0
 WINDOW = 1 << 20
 """Receive window of each direction of an own relay's circuit, in bytes."""
 
-MAX_WIDE = 16
-"""Circuits whose windows may grow; with more the unread bytes of all would not fit in memory."""
+MAX_WIDE = 8
+"""Circuits whose windows and queues may grow; with more the bytes of 128 circuits that nobody reads
+would not fit in 150 MiB."""
 
 
 @immutable
@@ -317,12 +318,13 @@ class RelayServer:
 
     async def _pipe(self, here: Stream, there: Stream) -> None:
         limit = self.policy.limit
-        splice = Splice(here, there, limit, self._forwarded)
+        wide = limit is None and len(self._running) < MAX_WIDE
+        splice = Splice(here, there, limit, self._forwarded, wide=wide)
         self._running.add(splice)
         try:
             answer = HopMessage(HopType.STATUS, limit=limit, status=Status.OK)
             await send_message(here, answer.encode())
-            if limit is None and len(self._running) <= MAX_WIDE:
+            if wide:
                 here.grow_window(WINDOW)
                 there.grow_window(WINDOW)
             await splice.run()

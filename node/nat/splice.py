@@ -10,13 +10,14 @@ from ...wire.circuit import Limit
 from ..net.errors import ConnectionLost
 from ..net.stream import Stream
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 32 * 1024
 """Bytes taken from a stream at once."""
 
-AHEAD = 256 * 1024
+AHEAD_WIDE = 256 * 1024
+AHEAD = 64 * 1024
 AHEAD_LIMITED = 32 * 1024
 """Bytes that may wait to be sent in each direction; a sender beyond that waits in turn, as its
-window is not opened."""
+window is not opened. Of whole transfers a few may have more, as their windows may grow."""
 
 NO_END = 1 << 63
 """Bytes that no circuit carries."""
@@ -34,15 +35,23 @@ class Splice:
         there: The stream of the one who was asked.
         limit: How much time, and bytes in each direction, it has.
         forwarded: Told of bytes before they are sent on; False = no more may be.
+        wide: It is one of few, and may have more memory.
     """
 
     def __init__(
-        self, here: Stream, there: Stream, limit: Limit | None, forwarded: Callable[[int], bool]
+        self,
+        here: Stream,
+        there: Stream,
+        limit: Limit | None,
+        forwarded: Callable[[int], bool],
+        *,
+        wide: bool = False,
     ) -> None:
         self._here = here
         self._there = there
         self._limit = limit or Limit()
-        self._ahead = AHEAD if limit is None else AHEAD_LIMITED
+        whole = AHEAD_WIDE if wide else AHEAD
+        self._ahead = whole if limit is None else AHEAD_LIMITED
         self._forwarded = forwarded
         self._scope = trio.CancelScope()
         self._passed_at = 0.0
