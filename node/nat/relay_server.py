@@ -318,13 +318,13 @@ class RelayServer:
 
     async def _pipe(self, here: Stream, there: Stream) -> None:
         limit = self.policy.limit
-        wide = limit is None and len(self._running) < MAX_WIDE
-        splice = Splice(here, there, limit, self._forwarded, wide=wide)
+        splice = Splice(here, there, limit, self._forwarded)
         self._running.add(splice)
         try:
             answer = HopMessage(HopType.STATUS, limit=limit, status=Status.OK)
             await send_message(here, answer.encode())
-            if wide:
+            if limit is None and len(self._running) <= MAX_WIDE:
+                splice.widen()
                 here.grow_window(WINDOW)
                 there.grow_window(WINDOW)
             await splice.run()

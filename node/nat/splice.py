@@ -35,28 +35,24 @@ class Splice:
         there: The stream of the one who was asked.
         limit: How much time, and bytes in each direction, it has.
         forwarded: Told of bytes before they are sent on; False = no more may be.
-        wide: It is one of few, and may have more memory.
     """
 
     def __init__(
-        self,
-        here: Stream,
-        there: Stream,
-        limit: Limit | None,
-        forwarded: Callable[[int], bool],
-        *,
-        wide: bool = False,
+        self, here: Stream, there: Stream, limit: Limit | None, forwarded: Callable[[int], bool]
     ) -> None:
         self._here = here
         self._there = there
         self._limit = limit or Limit()
-        whole = AHEAD_WIDE if wide else AHEAD
-        self._ahead = whole if limit is None else AHEAD_LIMITED
+        self._ahead = AHEAD if limit is None else AHEAD_LIMITED
         self._forwarded = forwarded
         self._scope = trio.CancelScope()
         self._passed_at = 0.0
         self.reason = ""
         """Why it ended before its time."""
+
+    def widen(self) -> None:
+        """Let more wait: it is one of few circuits."""
+        self._ahead = AHEAD_WIDE
 
     def cut(self, reason: str) -> None:
         """End it."""
