@@ -290,7 +290,7 @@ class Dealer:
                 link.send(NotHave(tuple(ranges_of(lost))))
         link.send(Choke())
         if link.upload is not None:
-            # Behind the choke: a downloader has forgotten them by then and counts no refusals.
+            # Behind the choke: then a downloader counts no refusals.
             for request_id in link.upload.clear():
                 link.send(Reject(request_id, RejectReason.CHOKED))
         link.wake()  # its place at the gate of the limits is for others

@@ -251,11 +251,13 @@ class Download:
         return self._questions.to_ask(now)
 
     def choke(self, source: Source, choked: bool) -> None:
-        """Take a peer's Choke or Unchoke; a choke drops what was asked."""
+        """Take a peer's Choke or Unchoke.
+
+        What was asked for before stays asked for until it is rejected, which follows at once: a
+        request that crossed a choke and the unchoke behind it is answered (as with BitTorrent's
+        fast extension, BEP 6).
+        """
         source.choked = choked
-        if choked:
-            for run in list(source.runs.values()):
-                self._end_run(source, run)
 
     # Asking
 
@@ -397,6 +399,9 @@ class Download:
         """Take a peer's Reject: the rest of the run goes to others."""
         run = source.runs.get(run_id)
         if run is None:
+            return
+        if source.choked:
+            self._end_run(source, run)
             return
         first = next(iter(run.left))
         for piece in run.left:

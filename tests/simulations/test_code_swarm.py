@@ -52,6 +52,17 @@ def test_a_small_crowd_on_slow_lines_comes_near_to_the_bound(seed: int) -> None:
     assert 1.0 <= ratio(scenario(12, 128, 32 << 10, neighbours=12), seed) <= 1.2
 
 
+def test_receivers_slower_than_senders_fetch_little_twice() -> None:
+    """Words to them come late, behind what they are sent: a choke, say, and its unchoke."""
+    wanted = scenario(20, 64, 256 << 10, LinkClass("uneven", 1e7, 1e6), neighbours=12)
+    summary = run(wanted, 1).summary
+    ratio, wasted = summary["ratio"], summary["wasted_bytes"]
+    assert isinstance(ratio, float)
+    assert isinstance(wasted, int)
+    assert 1.0 <= ratio <= 1.3
+    assert wasted <= 0.05 * 20 * 64 * (256 << 10)
+
+
 def test_nobody_completes_faster_than_the_slowest_line_lets_it() -> None:
     result = run(scenario(6, 32, 64 << 10, LinkClass("thin", 1e6, 2e5)), 1)
     assert result.summary["bound"] == pytest.approx(32 * (64 << 10) / 2e5)

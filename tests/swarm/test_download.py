@@ -296,17 +296,50 @@ def test_a_peer_that_rejects_everything_is_left_alone_for_a_while() -> None:
     assert len(source.refused) <= requests * 16
 
 
-def test_a_choke_frees_everything_and_an_unchoke_asks_again() -> None:
+def test_what_a_choker_rejects_is_free_and_an_unchoke_asks_again() -> None:
     memory = Memory()
     engine = download(10, memory)
     source = holder("a")
     engine.join(source)
-    assert list(engine.asks(source, 0.0))
+    asks = list(engine.asks(source, 0.0))
+    assert asks
     engine.choke(source, True)
+    for ask in asks:
+        engine.rejected(source, ask.id, 0.0)
     assert memory.reserved == 0
+    assert not source.refused
     assert not list(engine.asks(source, 0.0))
     engine.choke(source, False)
-    assert list(engine.asks(source, 0.0))
+    assert len(pieces_of(list(engine.asks(source, 0.0)))) == len(pieces_of(asks))
+
+
+def test_a_request_that_crossed_a_choke_and_an_unchoke_is_awaited() -> None:
+    """The peer has sent both before it got the request, so it answers."""
+    engine = download(10)
+    source, other = holder("a"), holder("b")
+    engine.join(source)
+    engine.join(other)
+    (ask, *_) = engine.asks(source, 0.0)
+    engine.choke(source, True)
+    engine.choke(source, False)
+    assert ask.first not in pieces_of(list(engine.asks(other, 0.0)))
+    assert engine.begins(source, ask.id, ask.first)
+
+
+def test_a_choker_that_rejects_nothing_keeps_nothing_from_others() -> None:
+    engine = download(10)
+    source, other = holder("a"), holder("b")
+    engine.join(source)
+    asked = pieces_of(list(engine.asks(source, 0.0)))
+    engine.join(other)
+    engine.choke(source, True)
+    engine.late(LATE_SECONDS)
+    found: set[int] = set()
+    while asks := list(engine.asks(other, LATE_SECONDS)):
+        found |= set(pieces_of(asks))
+        for ask in asks:
+            deliver(engine, ask, LATE_SECONDS)
+    assert set(asked) <= found
 
 
 def test_a_piece_that_nobody_is_asked_for_is_still_welcome() -> None:
@@ -425,7 +458,11 @@ def test_every_schedule_ends_while_a_holder_of_every_piece_stays(
             case "choke" if others:
                 choked = chance.choice(others)
                 engine.choke(choked, not choked.choked)
-                swarm.forget({ask.id for ask, _ in swarm.open if ask.source is choked})
+                waiting = {ask.id for ask, _ in swarm.open if ask.source is choked}
+                swarm.forget(waiting)
+                if chance.random() < 0.8:  # or they are never heard of again
+                    for number in waiting:
+                        engine.rejected(choked, number, swarm.now)
             case _:
                 swarm.now += 0.3
     for _ in range(40 * pieces + 400):
