@@ -10,7 +10,7 @@ from ...wire.circuit import Limit
 from ..net.errors import ConnectionLost
 from ..net.stream import Stream
 
-READ_BYTES = 32 * 1024
+READ_BYTES = 64 * 1024
 """Bytes taken from a stream at once."""
 
 AHEAD_WIDE = 256 * 1024
