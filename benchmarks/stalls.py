@@ -82,6 +82,7 @@ class Seeders:
                 self.nodes.append(node)
                 self._listening.append(listening)
             cids = [node.wait_for("shared", 600)["cid"] for node in self.nodes]
+        # Ctrl-C, too, must leave no process behind; it goes on outwards.
         except BaseException:
             self.close()
             raise

@@ -107,6 +107,7 @@ class Rpc:
                         waiting.clear()
                 if waiting:
                     await stream.send_all(bytes(waiting))
+            # Cancelled or failed: half a request must not stay behind; it goes on outwards.
             except BaseException:
                 stream.reset()
                 raise
@@ -150,6 +151,7 @@ class Rpc:
             answer = KadMessage.decode(frames[0])
             if answer.type is not request.type:
                 raise PeerFault("kad-other-answer", f"{answer.type.name} to {request.type.name}")
+        # Cancelled or failed: the stream is in no state to be used again; it goes on outwards.
         except BaseException:
             stream.reset()
             raise

@@ -181,6 +181,7 @@ class RelayClient:
             made = await self._host.maker.admit(
                 circuit, message.peer, initiator=False, limited=circuit.limited
             )
+        # Cancelled, too, and it goes on outwards:
         except BaseException:
             stream.reset("no connection")  # not half of it only: the relay has few circuits
             raise

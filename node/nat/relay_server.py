@@ -308,6 +308,7 @@ class RelayServer:
             connection.count(fault)
         except (NetError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             pass
+        # Cancelled: the peer must not wait for us; it goes on outwards.
         except BaseException:
             if stream is not None:
                 stream.reset("cancelled")

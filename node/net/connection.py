@@ -278,6 +278,7 @@ class Connection:
             raise StreamRefused(
                 f"no answer to {protocols[0]} within {OPEN_SECONDS:.0f} s"
             ) from None
+        # Cancelled or failed: the peer must not hold the stream open; it goes on outwards.
         except BaseException:
             stream.reset("cancelled")
             raise

@@ -100,6 +100,7 @@ class SystemRouter:
         try:
             await sock.bind(_target(route.source, 0, 0))
             await sock.connect(_target(route.gateway, SERVER_PORT, route.interface))
+        # Cancelled or failed: the socket is ours alone so far; it goes on outwards.
         except BaseException:
             sock.close()
             raise
@@ -117,6 +118,7 @@ class SystemRouter:
             if version == 6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             await sock.bind(("0.0.0.0" if version == 4 else "::", ANNOUNCE_PORT))
+        # Cancelled or failed: the socket is ours alone so far; it goes on outwards.
         except BaseException:
             sock.close()
             raise

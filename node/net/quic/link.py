@@ -277,6 +277,7 @@ class Link:
         """What the library raises is the end of this connection, and of no other."""
         try:
             yield
+        # A panic of the library's Rust is a BaseException; all that is not the library's goes on.
         except BaseException as error:
             if not isinstance(error, FAILURES) and type(error).__module__ != PANICS:
                 raise
