@@ -190,20 +190,7 @@ class Endpoint:
 
     def dial(self, place: Place) -> Link:
         """Begin a connection; the caller finishes it with `Link.secure`, or closes it."""
-        window = self._take_window(DIALLED_WINDOW)
-        link = Link(
-            self,
-            place,
-            client=True,
-            window=window,
-            make=lambda judge: Engine(
-                client=True,
-                certificate=self._certificate,
-                judge=judge,
-                window=window,
-                datagram=_datagram(place),
-            ),
-        )
+        link = self._link(place, DIALLED_WINDOW, client=True)
         link.engine.connect(place, trio.current_time())
         self.know(link.engine.id, link)
         return link
@@ -250,6 +237,31 @@ class Endpoint:
     def __len__(self) -> int:
         """Return how many connections there are."""
         return len(set(self._links.values()))
+
+    def _link(
+        self,
+        place: Place,
+        wanted: int,
+        *,
+        client: bool,
+        original: bytes | None = None,
+        retried: bytes | None = None,
+    ) -> Link:
+        """Make one end of a connection, with the window that is wanted if there is budget."""
+        window = self._take_window(wanted)
+
+        def make(judge: Callable[[bytes], None]) -> Engine:
+            return Engine(
+                client=client,
+                certificate=self._certificate,
+                judge=judge,
+                window=window,
+                datagram=_datagram(place),
+                original=original,
+                retried=retried,
+            )
+
+        return Link(self, place, client=client, window=window, make=make)
 
     def _take_window(self, wanted: int) -> int:
         if self._budget.windows < wanted - SMALL_WINDOW:
@@ -328,22 +340,7 @@ class Endpoint:
             token = self._token(original, fresh, place)
             self.socket.send_now(retry_packet(header, fresh, token), place)
             return
-        window = self._take_window(ACCEPTED_WINDOW)
-        link = Link(
-            self,
-            place,
-            client=False,
-            window=window,
-            make=lambda judge: Engine(
-                client=False,
-                certificate=self._certificate,
-                judge=judge,
-                window=window,
-                datagram=_datagram(place),
-                original=original,
-                retried=retried,
-            ),
-        )
+        link = self._link(place, ACCEPTED_WINDOW, client=False, original=original, retried=retried)
         self._half_open[link] = group
         self.know(header.destination, link)
         self.know(link.engine.id, link)
